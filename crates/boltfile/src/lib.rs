@@ -1,0 +1,1 @@
+//! bbolt database files: read, check, and write new ones.

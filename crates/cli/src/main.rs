@@ -1,0 +1,2 @@
+//! The rekindle command line.
+fn main() {}

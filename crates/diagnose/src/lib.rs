@@ -1,0 +1,1 @@
+//! Inventory to findings: pure rules, by layer.

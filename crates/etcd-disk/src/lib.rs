@@ -1,0 +1,1 @@
+//! etcd on disk: snapshots, MVCC rows, WAL, members, HashKV, restore.

@@ -1,0 +1,1 @@
+//! The nouns: inventory, findings, plans, steps, events, reports.

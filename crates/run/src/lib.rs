@@ -1,0 +1,1 @@
+//! Executes plans: journal, executor, resume, undo, verify.

@@ -1,0 +1,1 @@
+//! The seams to the outside: hosts, etcd, the API server; real and simulated.
