@@ -15,7 +15,8 @@ use std::sync::Arc;
 /// Told how far a long request is: bytes (or items) done and in all (0 = not known).
 pub type Progress = Arc<dyn Fn(u64, u64) + Send + Sync>;
 
-/// What can be asked of a host.
+/// What can be asked of a host. The fields are told in each variant's line.
+#[allow(missing_docs)]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Request {
     /// Who and when: host name, addresses, clock.
@@ -92,7 +93,8 @@ pub enum UnitAction {
     Reload,
 }
 
-/// One call to an etcd.
+/// One call to an etcd. The fields are told in each variant's line.
+#[allow(missing_docs)]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum EtcdCall {
     /// `Maintenance.Status`
@@ -163,7 +165,7 @@ pub struct Identity {
 /// State of a path.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FileStat {
-    /// `file`, `dir`, `symlink` or `other`.
+    /// What it is.
     pub kind: FileKind,
     /// Size in bytes.
     pub size_bytes: u64,
