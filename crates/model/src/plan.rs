@@ -105,6 +105,8 @@ pub struct Plan {
     pub inventory_digest: String,
     /// Hosts it works on, as the user names them.
     pub hosts: Vec<HostId>,
+    /// Hosts attested lost when it was made.
+    pub lost_hosts: Vec<HostId>,
     /// What is wrong, root causes first.
     pub findings: Vec<Finding>,
     /// One paragraph: what will be done and why this way.

@@ -1,0 +1,30 @@
+//! One file a verb. Each takes its arguments, calls the libraries, renders, and says the exit code.
+
+mod apply;
+mod check;
+mod misc;
+mod plan;
+mod recover;
+mod runs;
+mod snapshot;
+
+use crate::args::{Args, Verb};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::Output;
+
+/// Runs the verb.
+pub(crate) fn run(args: Args, output: &Output) -> Result<Exit, Failure> {
+    match args.verb {
+        Verb::Check(args) => check::run(&args, output),
+        Verb::Plan(args) => plan::run(&args, output),
+        Verb::Apply(args) => apply::run(&args, output),
+        Verb::Recover(args) => recover::run(&args, output),
+        Verb::Runs(args) => runs::run(&args, output),
+        Verb::Snapshot(args) => snapshot::run(args, output),
+        Verb::Completion { shell } => misc::completion(shell, output),
+        Verb::Man => misc::man(output),
+        Verb::Schema { kind } => misc::schema(kind, output),
+        Verb::Serve => misc::serve(),
+    }
+}

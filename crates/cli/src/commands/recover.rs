@@ -1,0 +1,82 @@
+//! `rekindle recover`: the whole pipeline in one command.
+
+use super::plan::{Made, make, show};
+use crate::args::{Consent, Format, Hosts, Recover};
+use crate::exit::Exit;
+use crate::failure::{Doing, Failure};
+use crate::output::Output;
+use crate::progress::Renderer;
+use crate::{connect, consent, render};
+use rekindle_model::event::Outcome;
+use rekindle_model::plan::{Phase, Plan, PlanOutcome};
+use rekindle_model::report::RunReport;
+use rekindle_run::{Before, RunOptions};
+use rekindle_world::World;
+use std::sync::Arc;
+
+pub(super) fn run(args: &Recover, output: &Output) -> Result<Exit, Failure> {
+    let runtime = connect::runtime()?;
+    let world = runtime.block_on(connect::world(&args.hosts))?;
+    let made = runtime.block_on(make(&world, &args.hosts, &args.restore));
+    let PlanOutcome::Plan(plan) = &made.outcome else { return show(&made.outcome, output) };
+    if args.consent.dry_run {
+        return show(&made.outcome, output);
+    }
+    carry_out(&runtime, &world, plan, &made, &args.hosts, &args.consent, output)
+}
+
+/// Shows the plan, asks, executes, reports.
+pub(super) fn carry_out(
+    runtime: &tokio::runtime::Runtime,
+    world: &World,
+    plan: &Plan,
+    made: &Made,
+    hosts: &Hosts,
+    agreed: &Consent,
+    output: &Output,
+) -> Result<Exit, Failure> {
+    output.say(&render::plan::plan(plan));
+    let asked_ms = rekindle_run::now_ms();
+    let consented = consent::ask(agreed, output, "Carry out this plan?")?;
+    let before = Before {
+        phases_ms: [
+            (Phase::Diagnose, made.diagnosed_ms - made.began_ms),
+            (Phase::Plan, asked_ms - made.diagnosed_ms),
+            (Phase::Consent, rekindle_run::now_ms() - asked_ms),
+        ]
+        .into(),
+        began_ms: made.began_ms,
+    };
+    execute(runtime, world, plan, before, hosts, consented, output)
+}
+
+fn execute(
+    runtime: &tokio::runtime::Runtime,
+    world: &World,
+    plan: &Plan,
+    before: Before,
+    hosts: &Hosts,
+    _consented: consent::Consented,
+    output: &Output,
+) -> Result<Exit, Failure> {
+    let renderer = Arc::new(Renderer::new(output));
+    let sink: rekindle_run::Sink = Arc::new(move |event| renderer.show(event));
+    let options = RunOptions { state_dir: hosts.state_dir.clone(), before };
+    let report = runtime
+        .block_on(rekindle_run::execute(plan, world, &options, &sink))
+        .doing(|| format!("run {} did not go through", plan.run_id))?;
+    finish(&report, output)
+}
+
+/// Prints a report; the exit code tells how the run ended.
+pub(super) fn finish(report: &RunReport, output: &Output) -> Result<Exit, Failure> {
+    match output.format {
+        Format::Table | Format::Short => output.data(&rekindle_run::report::markdown(report))?,
+        _ => output.document(report, |_| String::new())?,
+    }
+    Ok(match report.outcome {
+        Outcome::Verified => Exit::Ok,
+        Outcome::Partial | Outcome::Stuck => Exit::Partial,
+        Outcome::Undone | Outcome::Failed => Exit::Error,
+    })
+}

@@ -1,0 +1,53 @@
+//! What a verb fails with: one line, its causes, a hint, and the exit code it deserves.
+
+use crate::exit::Exit;
+
+/// A failed verb.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Failure {
+    message: String,
+    #[source]
+    cause: Option<Box<dyn std::error::Error + Send + Sync>>,
+    /// What the person can do about it.
+    pub(crate) hint: Option<String>,
+    /// Exit code.
+    pub(crate) exit: Exit,
+}
+
+impl Failure {
+    /// A plain error.
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), cause: None, hint: None, exit: Exit::Error }
+    }
+    /// The command line is wrong in a way clap can't see.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Usage, ..Self::new(message) }
+    }
+    /// A safety guard says no.
+    pub(crate) fn refused(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Refused, ..Self::new(message) }
+    }
+    /// With its cause.
+    pub(crate) fn because(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.cause = Some(cause.into());
+        self
+    }
+    /// With a hint.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// Adds what was being done to any error.
+pub(crate) trait Doing<T> {
+    /// `what` names the thing worked on.
+    fn doing(self, what: impl FnOnce() -> String) -> Result<T, Failure>;
+}
+
+impl<T, E: Into<Box<dyn std::error::Error + Send + Sync>>> Doing<T> for Result<T, E> {
+    fn doing(self, what: impl FnOnce() -> String) -> Result<T, Failure> {
+        self.map_err(|error| Failure::new(what()).because(error))
+    }
+}
