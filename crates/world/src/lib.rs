@@ -3,6 +3,9 @@
 //!
 //! Start with [`host`] (the requests), then [`observe`] (how an inventory is read with them).
 
+pub mod api;
+pub mod etcd_client;
+pub mod fault;
 pub mod host;
 
 pub use host::{Host, HostError, Progress};
