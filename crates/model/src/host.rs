@@ -85,6 +85,9 @@ pub struct HostFacts {
     pub processes: Seen<Vec<ProcessFacts>>,
     /// etcd's configuration, from its manifest or unit (also from a manifest that was moved away).
     pub etcd_config: Seen<EtcdConfig>,
+    /// The files etcd's command line comes from in a unit layout (unit file, drop-ins, environment files), by path: the
+    /// planner edits these texts.
+    pub unit_files: BTreeMap<HostPath, Seen<TextFile>>,
     /// etcd's data folder.
     pub etcd_data: Seen<EtcdDataFacts>,
     /// What the etcd on this host answers.
@@ -118,6 +121,7 @@ impl HostFacts {
             containers: Seen::default(),
             processes: Seen::default(),
             etcd_config: Seen::default(),
+            unit_files: BTreeMap::new(),
             etcd_data: Seen::default(),
             etcd_live: Seen::default(),
             api: Seen::default(),
@@ -147,6 +151,18 @@ impl HostFacts {
     pub fn unit(&self, name: &str) -> Option<&UnitFacts> {
         self.units.get(name)?.known()
     }
+}
+
+/// A small text file as it was read.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TextFile {
+    /// SHA-256 (hex) of the file.
+    pub sha256: String,
+    /// Its text (bounded).
+    pub text: String,
+    /// Permission bits.
+    pub mode: u32,
 }
 
 /// A clock reading.

@@ -173,7 +173,8 @@ pub enum Step {
         components: Vec<Component>,
     },
     /// Wait for a member to answer at the restored revision, and prove it: HashKV equal to the native value in the
-    /// run's outputs, live keys equal.
+    /// run's outputs, live keys equal. In a plan without `BuildDb` nothing was restored: then that the member answers
+    /// and is in a quorum of that many members.
     ProveMember {
         /// The etcd, as seen from its host.
         endpoint: EtcdEndpoint,
