@@ -1,1 +1,26 @@
 //! Real clusters on one machine, for tests, demos and benchmarks.
+//!
+//! Nothing here is a double: etcd, Kubernetes and containerd are built from their pinned Go modules
+//! ([`components`]), put into a Debian file system ([`base`]), booted as systemd-nspawn hosts with their own
+//! systemd, journald and sshd ([`host`]), and made into clusters by kubeadm or as systemd units ([`set`]).
+//! A finished cluster is saved; a test loads a fresh copy, breaks it, acts and checks. `docs/testbed.md` tells
+//! how it works and which traps it walks around. Start reading at [`set::Set`].
+//!
+//! Linux, root and Debian 12 are needed for hosts; [`components`] needs only Go.
+
+
+pub mod cache;
+
+pub mod cmd;
+pub mod components;
+
+
+
+
+pub mod needs;
+
+
+
+
+
+
