@@ -1,6 +1,9 @@
 //! The project's tasks: `cargo xtask TASK`. Each task is a file beside this one with its arguments and a `run`;
 //! this file only dispatches.
 
+mod dist_task;
+mod setup_task;
+mod test_task;
 mod testbed_task;
 
 use clap::{Parser, Subcommand};
@@ -15,12 +18,21 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Install what building and testing need besides Rust and Go
+    Setup,
+    /// Run every test: pure, against real processes, on real clusters
+    Test(test_task::Args),
+    /// Build the one static binary
+    Dist,
     /// Build real components and run real clusters on this machine
     Testbed(testbed_task::Args),
 }
 
 fn main() -> anyhow::Result<()> {
     match Args::parse().task {
+        Task::Setup => setup_task::run(),
+        Task::Test(args) => test_task::run(&args),
+        Task::Dist => dist_task::run(),
         Task::Testbed(args) => testbed_task::run(args),
     }
 }

@@ -1,0 +1,46 @@
+//! `cargo xtask setup`: what building and testing need besides Rust and Go, said early and installed.
+
+use anyhow::{Context, Result};
+use std::process::Command;
+use testbed::{cmd, needs};
+
+/// A tool the build needs, and the Debian package that has it.
+const BUILD_TOOLS: &[(&str, &str)] = &[
+    ("protoc", "protobuf-compiler"),
+    ("musl-gcc", "musl-tools"),
+    ("cc", "gcc"),
+    ("cmake", "cmake"),
+    ("make", "make"),
+    ("sshd", "openssh-server"),
+    ("ssh", "openssh-client"),
+];
+
+/// The target of the shipped binary.
+pub(crate) const TARGET: &str = "x86_64-unknown-linux-musl";
+
+pub(crate) fn run() -> Result<()> {
+    needs::go()?;
+    needs::hosts()?;
+    needs::packages(BUILD_TOOLS)?;
+    // protoc's own include files come in a package of their own, without a tool to look for.
+    if !std::path::Path::new("/usr/include/google/protobuf/empty.proto").exists() {
+        cmd::sh("apt-get", ["install", "-q", "-y", "libprotobuf-dev"])?;
+    }
+    let have = cmd::sh("rustup", ["target", "list", "--installed"])
+        .context("rustup is needed for the static target; install Rust with rustup")?;
+    if !have.lines().any(|line| line.trim() == TARGET) {
+        cmd::sh("rustup", ["target", "add", TARGET])?;
+    }
+    if !needs::has("cargo-deny") && !cargo_bin("cargo-deny") {
+        cmd::note("installing cargo-deny");
+        cmd::run(Command::new("cargo").args(["install", "--quiet", "--locked", "cargo-deny"]))?;
+    }
+    Ok(())
+}
+
+fn cargo_bin(name: &str) -> bool {
+    let home = std::env::var("CARGO_HOME")
+        .or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")))
+        .unwrap_or_default();
+    std::path::Path::new(&home).join("bin").join(name).is_file()
+}
