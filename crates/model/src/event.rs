@@ -46,6 +46,9 @@ pub enum What {
         host: Option<HostId>,
         /// Line for people.
         summary: String,
+        /// What was found before it acted (whether a unit ran, whether a file was there): undo restores this.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        before: Outputs,
     },
     /// How far a step is. Not journaled.
     Progress {
