@@ -4,8 +4,12 @@
 //! Start with [`host`] (the requests), then [`observe`] (how an inventory is read with them).
 
 pub mod api;
+mod aside;
 pub mod etcd_client;
 pub mod fault;
 pub mod host;
+pub mod local;
+mod tls;
+mod words;
 
 pub use host::{Host, HostError, Progress};
