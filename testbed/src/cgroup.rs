@@ -108,6 +108,15 @@ pub fn remove(groups: &[Utf8PathBuf]) -> Result<()> {
     }
 }
 
+/// Removes the empty folders above the groups of all test hosts.
+///
+/// # Errors
+/// When a host's group is still in one.
+pub fn remove_parents() -> Result<()> {
+    let groups = groups_of("none")?;
+    remove(&groups.iter().filter_map(|group| group.parent()).map(Utf8Path::to_owned).collect::<Vec<_>>())
+}
+
 /// Removes one tree of groups, leaves first: a group is a folder that only `rmdir` removes.
 fn remove_tree(group: &Utf8Path) -> Result<()> {
     let mut all = vec![group.to_owned()];

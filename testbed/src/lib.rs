@@ -8,19 +8,17 @@
 //!
 //! Linux, root and Debian 12 are needed for hosts; [`components`] needs only Go.
 
-
+pub mod base;
 pub mod cache;
-
+pub mod cgroup;
 pub mod cmd;
 pub mod components;
-
-
-
-
+pub mod host;
+mod image;
+mod kubeadm;
 pub mod needs;
+pub mod net;
+pub mod set;
 
-
-
-
-
-
+pub use host::{Host, HostSpec};
+pub use set::{Kind, Set};

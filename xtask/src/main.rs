@@ -1,6 +1,7 @@
 //! The project's tasks: `cargo xtask TASK`. Each task is a file beside this one with its arguments and a `run`;
 //! this file only dispatches.
 
+mod bench;
 mod dist_task;
 mod setup_task;
 mod test_task;
@@ -22,6 +23,8 @@ enum Task {
     Setup,
     /// Run every test: pure, against real processes, on real clusters
     Test(test_task::Args),
+    /// Measure speed as ratios against the stock tools
+    Bench(bench::Args),
     /// Build the one static binary
     Dist,
     /// Build real components and run real clusters on this machine
@@ -32,6 +35,7 @@ fn main() -> anyhow::Result<()> {
     match Args::parse().task {
         Task::Setup => setup_task::run(),
         Task::Test(args) => test_task::run(&args),
+        Task::Bench(args) => bench::run(&args),
         Task::Dist => dist_task::run(),
         Task::Testbed(args) => testbed_task::run(args),
     }

@@ -1,8 +1,9 @@
 //! `cargo xtask testbed`: build the components, make clusters, and let a person play with one.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Subcommand;
-use testbed::{cmd, components};
+use std::os::unix::process::CommandExt as _;
+use testbed::{Kind, Set, base, cache, components, set};
 
 /// Arguments of `cargo xtask testbed`.
 #[derive(clap::Args)]
@@ -13,10 +14,32 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Build components that are not in the cache yet
+    /// Build what is not in the cache yet: components from their Go modules and, as root, the base of the hosts
     Build {
-        /// Only these (etcd-3.5, etcd-3.6, etcd-3.7, kubernetes, containerd); default: all
+        /// Only these components (etcd-3.5, etcd-3.6, etcd-3.7, kubernetes, containerd); default: everything
         names: Vec<String>,
+    },
+    /// Make and save clusters that are not saved yet
+    Make {
+        /// kubeadm1 or kubeadm3; default: all
+        sets: Vec<Kind>,
+    },
+    /// Load a fresh copy of a cluster and leave it running
+    Up {
+        /// kubeadm1 or kubeadm3
+        set: Kind,
+    },
+    /// End the running cluster and remove what is left of it
+    Down,
+    /// Say what is built, saved and running
+    Status,
+    /// Run a command on a host of the running cluster
+    Exec {
+        /// The host's name: cp1, w1, lb
+        host: String,
+        /// The command and its arguments
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
     },
 }
 
@@ -24,15 +47,62 @@ enum Action {
 pub(crate) fn run(args: Args) -> Result<()> {
     match args.action {
         Action::Build { names } => build(&names),
+        Action::Make { sets } if sets.is_empty() => Kind::ALL.into_iter().try_for_each(set::make),
+        Action::Make { sets } => sets.into_iter().try_for_each(set::make),
+        Action::Up { set } => up(set),
+        Action::Down => {
+            let _lock = cache::Lock::wait("live")?;
+            set::clean()
+        }
+        Action::Status => status(),
+        Action::Exec { host, command } => exec(&host, &command),
     }
 }
 
-#[allow(clippy::print_stdout)] // the paths are this command's answer
 fn build(names: &[String]) -> Result<()> {
-    components::build(names)?;
-    for (name, dir, built) in components::list()? {
-        println!("{name}\t{}\t{dir}", if built { "built" } else { "not built" });
+    if names.is_empty() {
+        testbed::needs::hosts()?;
     }
-    cmd::note("components are there");
+    components::build(names)?;
+    if names.is_empty() {
+        base::build()?;
+    }
+    status()
+}
+
+fn up(kind: Kind) -> Result<()> {
+    let mut set = Set::load(kind)?;
+    set.stay();
+    status()
+}
+
+#[allow(clippy::print_stdout)] // this command's answer
+fn status() -> Result<()> {
+    for (name, dir, built) in components::list()? {
+        println!("{name:<20} {:<10} {dir}", if built { "built" } else { "missing" });
+    }
+    let base = base::built().is_ok();
+    println!("{:<20} {}", "base of the hosts", if base { "built" } else { "missing" });
+    for kind in Kind::ALL {
+        let saved = set::is_made(kind)?;
+        println!("{:<20} {}", kind.name(), if saved { "saved" } else { "not made" });
+    }
+    let Some(set) = Set::running()? else { return Ok(()) };
+    println!("\n{} runs:", set.kind);
+    for host in set.hosts() {
+        println!("  {:<6} {:<12} {}", host.name, host.ip, if host.is_running() { "up" } else { "off" });
+    }
+    println!("  ssh -F {} HOST", set.ssh_config());
+    println!("  export KUBECONFIG={}", set.admin_kubeconfig());
     Ok(())
+}
+
+fn exec(host: &str, command: &[String]) -> Result<()> {
+    let args: Vec<&str> = command.iter().map(String::as_str).collect();
+    let mut command = {
+        let set = Set::running()?.context("no cluster runs: `cargo xtask testbed up SET` first")?;
+        set.host(host)?.exec_command(&args)?
+    };
+    command.stdin(std::process::Stdio::inherit());
+    Err(command.exec()).context("cannot start nsenter")
 }

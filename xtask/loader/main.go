@@ -1,0 +1,93 @@
+// Loader fills an etcd with objects of the sizes and kinds a Kubernetes cluster has, for the benchmarks.
+// Usage: loader ENDPOINT SEED LIVE_KEYS REVISIONS VALUE_BYTES
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// Share of each resource among the live keys, in percent; what is left are pods.
+var resources = []struct {
+	path, kind, apiVersion string
+	percent                int
+}{
+	{"secrets", "Secret", "v1", 15},
+	{"configmaps", "ConfigMap", "v1", 15},
+	{"events", "Event", "v1", 20},
+	{"replicasets", "ReplicaSet", "apps/v1", 10},
+	{"leases", "Lease", "coordination.k8s.io/v1", 2},
+	{"endpointslices", "EndpointSlice", "discovery.k8s.io/v1", 8},
+	{"pods", "Pod", "v1", 30},
+}
+
+const words = "container image volume mount probe label selector annotation replica condition ready status network policy "
+
+func object(key int, revision int, seed int64, size int) (string, string) {
+	random := rand.New(rand.NewSource(seed ^ int64(key)<<32 ^ int64(revision)))
+	pick, chosen := key%100, resources[len(resources)-1]
+	for _, resource := range resources {
+		if pick < resource.percent {
+			chosen = resource
+			break
+		}
+		pick -= resource.percent
+	}
+	namespace, name := fmt.Sprintf("ns-%03d", key%211), fmt.Sprintf("%s-%06d", chosen.path, key)
+	var text strings.Builder
+	length := size/2 + random.Intn(size)
+	for text.Len() < length {
+		start := random.Intn(len(words) - 12)
+		fmt.Fprintf(&text, "%s%x ", words[start:start+12], random.Uint64())
+	}
+	value := fmt.Sprintf(`{"apiVersion":%q,"kind":%q,"metadata":{"name":%q,"namespace":%q,"generation":%d,"annotations":{"note":%q}}}`,
+		chosen.apiVersion, chosen.kind, name, namespace, revision, text.String())
+	return "/registry/" + chosen.path + "/" + namespace + "/" + name, value
+}
+
+func main() {
+	number := func(i int) int {
+		value, err := strconv.Atoi(os.Args[i])
+		check(err)
+		return value
+	}
+	seed, live, revisions, size := int64(number(2)), number(3), number(4), number(5)
+	client, err := clientv3.New(clientv3.Config{Endpoints: []string{os.Args[1]}})
+	check(err)
+	work := make(chan int, 1024)
+	var group sync.WaitGroup
+	for range 256 {
+		group.Add(1)
+		go func() {
+			defer group.Done()
+			for revision := range work {
+				key := revision
+				if revision >= live {
+					key = rand.New(rand.NewSource(seed + int64(revision))).Intn(live)
+				}
+				name, value := object(key, revision, seed, size)
+				_, err := client.Put(context.Background(), name, value)
+				check(err)
+			}
+		}()
+	}
+	for revision := range revisions {
+		work <- revision
+	}
+	close(work)
+	group.Wait()
+}
+
+func check(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "loader:", err)
+		os.Exit(1)
+	}
+}

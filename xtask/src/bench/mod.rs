@@ -1,0 +1,29 @@
+//! `cargo xtask bench`: speed as ratios against the stock tool on the same files, in one run, never a timed test.
+
+mod fixture;
+mod measure;
+mod rows;
+
+use anyhow::Result;
+
+/// Arguments.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only these rows (restore, bump, three, verify)
+    #[arg(long, value_name = "ROW")]
+    only: Vec<String>,
+    /// Runs of each command; the median counts
+    #[arg(long, default_value_t = 3)]
+    runs: usize,
+    /// Revisions in the fixture; 740000 make 1.0 GB
+    #[arg(long, default_value_t = 740_000)]
+    revisions: u32,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    crate::setup_task::run()?;
+    testbed::components::build(&["etcd-3.6".into()])?;
+    let binary = crate::dist_task::build()?;
+    let fixture = fixture::snapshot(args.revisions)?;
+    rows::run(&binary, &fixture, args.runs, &args.only)
+}
