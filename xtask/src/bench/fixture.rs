@@ -33,7 +33,6 @@ pub(super) fn boot(data_dir: &Utf8Path, more: &[&str]) -> Result<(Etcd, Duration
         .args(["--listen-peer-urls", "http://127.0.0.1:23800"])
         .args(["--initial-advertise-peer-urls", "http://127.0.0.1:23800"])
         .args(["--initial-cluster", "default=http://127.0.0.1:23800", "--quota-backend-bytes", "8589934592"])
-        .args(["--log-level", "error", "--max-request-bytes", "2000000"])
         .args(more)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -49,7 +48,7 @@ pub(super) fn boot(data_dir: &Utf8Path, more: &[&str]) -> Result<(Etcd, Duration
 }
 
 /// etcdctl against the etcd of [`boot`].
-pub(super) fn ctl(args: &[&str]) -> Result<String> {
+fn ctl(args: &[&str]) -> Result<String> {
     let etcd = components::etcd_line("3.6")?;
     cmd::run(Command::new(&etcd.etcdctl).args(["--endpoints", CLIENT]).args(args))
 }
