@@ -1,1 +1,13 @@
 //! What the Kubernetes API server stores in etcd: keys and the few fields read from values.
+//!
+//! - [`keys`]: which resource a key belongs to, and the keys Rekindle looks for.
+//! - [`namespace_uid`]: the UID of a stored Namespace; that of `kube-system` is a cluster's identity.
+//!
+//! Source: `k8s.io/apiserver/pkg/storage`, `k8s.io/apimachinery/pkg/runtime/serializer/protobuf`.
+
+pub mod keys;
+mod namespace;
+mod wire;
+
+pub use keys::{kube_system_key, masterlease_prefix, resource_of};
+pub use namespace::{UidFault, namespace_uid};

@@ -1,0 +1,387 @@
+//! The new database: rows in one of three forms, the members of the new cluster, everything else inherited.
+//!
+//! Source: `saveDB`, `modifyLatestRevision`, `saveWALAndSnap`, `updateCIndex` in etcdutl `snapshot/v3_snapshot.go`;
+//! `scheduleCompaction`, `keyIndex.compact` and `store.restore` in etcd `server/storage/mvcc` for what survives.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use boltfile::Writer;
+
+use super::cluster::{NewCluster, member_json};
+use super::{Form, RestoreOptions, RestoredDb};
+use crate::bucket;
+use crate::error::{Error, Result, RowFault, SnapshotFault};
+use crate::facts::{Alarm, AlarmKind, StoreFacts, for_each_entry, parse_alarm, read_facts};
+use crate::files;
+use crate::hashkv::HashKv;
+use crate::rows::{Revision, row_key};
+use crate::scan::{RowScan, Scanned};
+use crate::snapshot::SnapshotFile;
+use crate::wal;
+
+/// etcd's default `--quota-backend-bytes` (`DefaultQuotaBytes`).
+const DEFAULT_QUOTA_BYTES: u64 = 2 << 30;
+/// etcd makes new databases with the machine's page size.
+const PAGE_BYTES: u32 = 4096;
+/// The `meta` bucket has half a dozen entries.
+const META_ENTRIES_MAX: usize = 1000;
+const PROGRESS_STEP_BYTES: u64 = 8 << 20;
+
+/// Writes the database that all members of `cluster` will start from to `out`, which must not exist; synced.
+///
+/// The source's sha256, if it has one, is checked along the way, and so is every page in use; on any fault `out` is
+/// removed again. Unused pages are not looked at: for that, and before a restore from a source with a CORRUPT alarm,
+/// verify the source first. `progress` hears the bytes read and the bytes in all.
+///
+/// # Errors
+/// [`Error::Refused`]: a CORRUPT alarm without consent, a database above the quota, a revision that is not above the
+/// source's. Otherwise as [`SnapshotFile::verify`], and [`Error::Io`] when `out` cannot be written.
+pub fn write_db(
+    source: &SnapshotFile,
+    form: Form,
+    cluster: &NewCluster,
+    options: &RestoreOptions<'_>,
+    out: &Path,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<RestoredDb> {
+    let hashed = AtomicU64::new(0);
+    let io = |source| Error::Io { path: out.to_owned(), action: "create it", source };
+    let file = files::create_private(out).map_err(io)?;
+    let restored = std::thread::scope(|scope| {
+        let sha = scope.spawn(|| source.sha256(&hashed));
+        let mut job = Job { source, cluster, options, out, hashed: &hashed, progress, read: 0, told: 0 };
+        let written = job.write(file, form);
+        while written.is_ok() && !sha.is_finished() {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let sha256 = sha.join().map_err(|_| Error::Worker("computing a sha256"))??;
+        source.compare_trailer(&sha256)?;
+        written
+    });
+    // nothing half-written is left; that it could not be removed would only hide why it was to be
+    let restored = restored.inspect_err(|_| drop(std::fs::remove_file(out)))?;
+    progress(source.db_bytes(), source.db_bytes());
+    Ok(restored)
+}
+
+struct Job<'a> {
+    source: &'a SnapshotFile,
+    cluster: &'a NewCluster,
+    options: &'a RestoreOptions<'a>,
+    out: &'a Path,
+    hashed: &'a AtomicU64,
+    progress: &'a mut dyn FnMut(u64, u64),
+    read: u64,
+    told: u64,
+}
+
+/// What the rows came to.
+struct Rows {
+    scanned: Scanned,
+    written: u64,
+    revision: i64,
+    hash_kv: HashKv,
+}
+
+impl Job<'_> {
+    fn write(&mut self, file: File, form: Form) -> Result<RestoredDb> {
+        let facts = read_facts(self.source.bolt(), self.source.path())?;
+        self.refuse_corrupt(&facts)?;
+        let plan = match form {
+            Form::Bumped { to_revision } => Some(self.survivors(&facts, to_revision)?),
+            _ => None,
+        };
+        let name = self.out.display().to_string();
+        let mut writer = Writer::create(name, file, PAGE_BYTES).map_err(|e| self.write_error(e))?;
+        let mut rows = None;
+        let mut cleared = Vec::new();
+        for name in self.bucket_names()? {
+            match name.as_slice() {
+                b"alarm" => cleared = self.alarms(&mut writer)?,
+                b"key" => {
+                    rows = Some(match (form, &plan) {
+                        (Form::Bumped { to_revision }, Some(plan)) => {
+                            self.bumped_rows(&mut writer, plan, to_revision)?
+                        }
+                        (Form::StockBump { bump_revision }, _) => {
+                            self.all_rows(&mut writer, &facts, Some(bump_revision))?
+                        }
+                        _ => self.all_rows(&mut writer, &facts, None)?,
+                    });
+                }
+                b"members" => self.members(&mut writer)?,
+                b"members_removed" => {
+                    writer.bucket(&name).map_err(|e| self.write_error(e))?;
+                }
+                b"meta" => self.meta(&mut writer, form, rows.as_ref())?,
+                _ => self.copy_bucket(&mut writer, &name)?,
+            }
+        }
+        let finished = writer.finish().map_err(|e| self.write_error(e))?;
+        self.refuse_above_quota(finished.bytes, &cleared)?;
+        let sync = |source| Error::Io { path: self.out.to_owned(), action: "sync it to disk", source };
+        finished.file.sync_all().map_err(sync)?;
+        let Some(rows) = rows else { return self.source.fault(SnapshotFault::NoBucket(bucket::KEY)) };
+        Ok(self.restored(rows, plan, &facts, form, finished.bytes, cleared))
+    }
+
+    fn restored(
+        &self,
+        rows: Rows,
+        plan: Option<Survivors>,
+        facts: &StoreFacts,
+        form: Form,
+        bytes: u64,
+        cleared_alarms: Vec<Alarm>,
+    ) -> RestoredDb {
+        let scanned = plan.map_or(rows.scanned, |plan| plan.scanned);
+        let groups = self.options.group.map(|group| scanned.groups(group)).unwrap_or_default();
+        let compact_revision = if form == Form::Exact { facts.compact_revision() } else { rows.revision };
+        RestoredDb {
+            bytes,
+            sha256_checked: self.source.has_trailer(),
+            revision: rows.revision,
+            compact_revision,
+            hash_kv: rows.hash_kv,
+            rows: rows.written,
+            live_keys: scanned.live.len() as u64,
+            groups,
+            cleared_alarms,
+        }
+    }
+
+    /// The source's buckets and those a founding member needs, in byte order.
+    fn bucket_names(&self) -> Result<BTreeSet<Vec<u8>>> {
+        let names = self.source.bolt().bucket_names().map_err(|e| self.source.bolt_error(e))?;
+        let mut names: BTreeSet<Vec<u8>> = names.into_iter().collect();
+        if !names.contains(bucket::KEY.as_bytes()) {
+            return self.source.fault(SnapshotFault::NoBucket(bucket::KEY));
+        }
+        for needed in [bucket::CLUSTER, bucket::MEMBERS, bucket::MEMBERS_REMOVED, bucket::META] {
+            names.insert(needed.as_bytes().to_vec());
+        }
+        Ok(names)
+    }
+
+    fn refuse_corrupt(&self, facts: &StoreFacts) -> Result<()> {
+        let corrupt = facts.alarms.iter().find(|alarm| alarm.kind == AlarmKind::Corrupt);
+        match corrupt {
+            Some(alarm) if !self.options.allow_corrupt_alarm => self.refuse(format!(
+                "it has a CORRUPT alarm of member {}: that cluster knew that its members differed, and this \
+                 may be the wrong copy. Choose another source, or consent to this one after a full check of it",
+                alarm.member
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn refuse_above_quota(&self, bytes: u64, cleared: &[Alarm]) -> Result<()> {
+        let nospace = cleared.iter().any(|alarm| alarm.kind == AlarmKind::NoSpace);
+        let quota = match self.options.quota_bytes {
+            None | Some(0) if !nospace => return Ok(()),
+            None | Some(0) => DEFAULT_QUOTA_BYTES,
+            Some(quota) => quota,
+        };
+        if bytes <= quota {
+            return Ok(());
+        }
+        self.refuse(format!(
+            "the restored database has {bytes} bytes and the members' quota is {quota}: etcd would take no writes. \
+             Raise --quota-backend-bytes above that, or restore with a raised revision, which keeps live keys only"
+        ))
+    }
+
+    fn refuse<T>(&self, reason: String) -> Result<T> {
+        Err(Error::Refused { path: self.source.path().to_owned(), reason })
+    }
+
+    fn write_error(&self, source: boltfile::Error) -> Error {
+        Error::Bolt { path: self.out.to_owned(), source }
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        self.read += bytes as u64;
+        if self.read - self.told > PROGRESS_STEP_BYTES {
+            self.told = self.read;
+            let total = self.source.db_bytes();
+            (self.progress)(self.read.min(self.hashed.load(Ordering::Relaxed)).min(total), total);
+        }
+    }
+
+    /// All rows, and with a bump stock's row at the raised revision.
+    fn all_rows(&mut self, writer: &mut Writer, facts: &StoreFacts, bump: Option<u64>) -> Result<Rows> {
+        // with a bump, the compact revision is known only after the last row: until then every row counts as older
+        let compact = if bump.is_some() { i64::MAX } else { facts.compact_revision() };
+        let mut scan = RowScan::new(compact, None);
+        let mut out = writer.bucket(bucket::KEY.as_bytes()).map_err(|e| self.write_error(e))?;
+        let source = self.source;
+        let rows = source.bolt().bucket(bucket::KEY.as_bytes()).map_err(|e| source.bolt_error(e))?;
+        if let Some(rows) = rows {
+            let mut cursor = rows.cursor();
+            while let Some((key, value)) = cursor.next().map_err(|e| source.bolt_error(e))? {
+                scan.row(key, value).map_err(|fault| source.row_error(key, fault))?;
+                out.put(key, value).map_err(|e| self.write_error(e))?;
+                self.advance(key.len() + value.len());
+            }
+        }
+        let mut revision = facts.revision(scan.last_main());
+        if let Some(bump) = bump {
+            revision = self.bumped_revision(scan.last_main(), bump, revision)?;
+            let key = row_key(Revision { main: revision, sub: 0 });
+            scan.row(&key, &[]).map_err(|fault| source.row_error(&key, fault))?;
+            out.put(&key, &[]).map_err(|e| self.write_error(e))?;
+        }
+        let scanned = scan.finish(revision);
+        let compact_revision = if bump.is_some() { revision } else { compact };
+        let hash_kv = HashKv { compact_revision, ..scanned.hash_kv };
+        Ok(Rows { written: u64::from(scanned.rows), scanned, revision, hash_kv })
+    }
+
+    /// Stock adds the bump to the newest row's revision, and so does this; but a store whose compact revision is
+    /// higher (an earlier raise, say) must not be lowered.
+    fn bumped_revision(&self, last_main: i64, bump: u64, revision: i64) -> Result<i64> {
+        let raised = i64::try_from(bump).ok().and_then(|bump| last_main.checked_add(bump));
+        match raised {
+            Some(raised) if raised > revision && raised < i64::MAX => Ok(raised),
+            _ => self.refuse(format!(
+                "a bump of {bump} over revision {last_main} does not lead above the store's revision {revision}"
+            )),
+        }
+    }
+
+    /// Which rows survive a compaction at `to_revision`: the newest of each live key.
+    fn survivors(&mut self, facts: &StoreFacts, to_revision: i64) -> Result<Survivors> {
+        let source = self.source;
+        let mut scan = RowScan::without_hash();
+        let rows = source.bolt().bucket(bucket::KEY.as_bytes()).map_err(|e| source.bolt_error(e))?;
+        if let Some(rows) = rows {
+            let mut cursor = rows.cursor();
+            while let Some((key, value)) = cursor.next().map_err(|e| source.bolt_error(e))? {
+                scan.row(key, value).map_err(|fault| source.row_error(key, fault))?;
+                self.advance(key.len() + value.len());
+            }
+        }
+        let revision = facts.revision(scan.last_main());
+        if to_revision <= revision || to_revision == i64::MAX {
+            return self.refuse(format!(
+                "the revision to raise to, {to_revision}, is not above its own, {revision}"
+            ));
+        }
+        let mut scanned = scan.finish(revision);
+        // an earlier raise left an empty key, which the new one replaces
+        scanned.live.remove(&b""[..]);
+        let mut keep = vec![false; scanned.rows as usize];
+        for &ordinal in scanned.live.values() {
+            if let Some(kept) = keep.get_mut(ordinal as usize) {
+                *kept = true;
+            }
+        }
+        scanned.live.insert(Box::default(), scanned.rows);
+        Ok(Survivors { scanned, keep })
+    }
+
+    fn bumped_rows(&mut self, writer: &mut Writer, plan: &Survivors, to_revision: i64) -> Result<Rows> {
+        let source = self.source;
+        let mut scan = RowScan::new(-1, None);
+        let mut out = writer.bucket(bucket::KEY.as_bytes()).map_err(|e| self.write_error(e))?;
+        let rows = source.bolt().bucket(bucket::KEY.as_bytes()).map_err(|e| source.bolt_error(e))?;
+        if let Some(rows) = rows {
+            let mut cursor = rows.cursor();
+            let mut keep = plan.keep.iter();
+            while let Some((key, value)) = cursor.next().map_err(|e| source.bolt_error(e))? {
+                // a file that grows rows between two passes is not the one that was verified
+                let kept = keep.next().ok_or_else(|| source.row_error(key, RowFault::TooMany))?;
+                if *kept {
+                    scan.hash_only(key, value).map_err(|fault| source.row_error(key, fault))?;
+                    out.put(key, value).map_err(|e| self.write_error(e))?;
+                }
+            }
+        }
+        let key = row_key(Revision { main: to_revision, sub: 0 });
+        scan.hash_only(&key, &[]).map_err(|fault| source.row_error(&key, fault))?;
+        out.put(&key, &[]).map_err(|e| self.write_error(e))?;
+        let scanned = scan.finish(to_revision);
+        let hash_kv = HashKv { compact_revision: to_revision, ..scanned.hash_kv };
+        Ok(Rows { written: u64::from(scanned.rows), scanned, revision: to_revision, hash_kv })
+    }
+
+    fn members(&self, writer: &mut Writer) -> Result<()> {
+        let mut entries: Vec<(String, String)> =
+            self.cluster.by_id().iter().map(|(id, m)| (id.to_string(), member_json(*id, m))).collect();
+        // unpadded hex: not the order of the ids
+        entries.sort();
+        let mut out = writer.bucket(bucket::MEMBERS.as_bytes()).map_err(|e| self.write_error(e))?;
+        for (key, value) in entries {
+            out.put(key.as_bytes(), value.as_bytes()).map_err(|e| self.write_error(e))?;
+        }
+        Ok(())
+    }
+
+    /// Copies the alarms but NOSPACE and CORRUPT, which are given back.
+    fn alarms(&self, writer: &mut Writer) -> Result<Vec<Alarm>> {
+        let mut out = writer.bucket(bucket::ALARM.as_bytes()).map_err(|e| self.write_error(e))?;
+        let mut cleared = Vec::new();
+        let mut kept = Vec::new();
+        let limit = META_ENTRIES_MAX;
+        for_each_entry(self.source.bolt(), self.source.path(), bucket::ALARM, limit, &mut |key, value| {
+            let alarm = parse_alarm(key)?;
+            match alarm.kind {
+                AlarmKind::NoSpace | AlarmKind::Corrupt => cleared.push(alarm),
+                AlarmKind::Other(_) => kept.push((key.to_vec(), value.to_vec())),
+            }
+            Ok(())
+        })?;
+        for (key, value) in kept {
+            out.put(&key, &value).map_err(|e| self.write_error(e))?;
+        }
+        Ok(cleared)
+    }
+
+    fn meta(&self, writer: &mut Writer, form: Form, rows: Option<&Rows>) -> Result<()> {
+        let mut entries = BTreeMap::new();
+        let limit = META_ENTRIES_MAX;
+        for_each_entry(self.source.bolt(), self.source.path(), bucket::META, limit, &mut |key, value| {
+            entries.insert(key.to_vec(), value.to_vec());
+            Ok(())
+        })?;
+        // the log of the new cluster begins again, so the index goes down; etcdutl does the same
+        let applied = self.cluster.by_id().len() as u64;
+        entries.insert(b"consistent_index".to_vec(), applied.to_be_bytes().to_vec());
+        entries.insert(b"term".to_vec(), wal::TERM.to_be_bytes().to_vec());
+        let raised = rows.map(|rows| row_key(Revision { main: rows.revision, sub: 0 }).to_vec());
+        if let (true, Some(raised)) = (form != Form::Exact, raised) {
+            if matches!(form, Form::Bumped { .. }) {
+                entries.insert(b"finishedCompactRev".to_vec(), raised.clone());
+            }
+            entries.insert(b"scheduledCompactRev".to_vec(), raised);
+        }
+        let mut out = writer.bucket(bucket::META.as_bytes()).map_err(|e| self.write_error(e))?;
+        for (key, value) in entries {
+            out.put(&key, &value).map_err(|e| self.write_error(e))?;
+        }
+        Ok(())
+    }
+
+    fn copy_bucket(&self, writer: &mut Writer, name: &[u8]) -> Result<()> {
+        let mut out = writer.bucket(name).map_err(|e| self.write_error(e))?;
+        let Some(found) = self.source.bolt().bucket(name).map_err(|e| self.source.bolt_error(e))? else {
+            return Ok(());
+        };
+        out.set_sequence(found.sequence());
+        let mut cursor = found.cursor();
+        while let Some((key, value)) = cursor.next().map_err(|e| self.source.bolt_error(e))? {
+            out.put(key, value).map_err(|e| self.write_error(e))?;
+        }
+        Ok(())
+    }
+}
+
+struct Survivors {
+    scanned: Scanned,
+    /// By ordinal: the row is written.
+    keep: Vec<bool>,
+}

@@ -1,0 +1,46 @@
+//! Just enough of the protobuf wire format to find one field in a message, without copying or recursion.
+
+/// The last length-delimited field `number` of a message; `Ok(None)` when it has none, `Err` when the bytes are no
+/// protobuf message.
+pub(crate) fn bytes_field(message: &[u8], number: u64) -> Result<Option<&[u8]>, &'static str> {
+    let mut rest = message;
+    let mut found = None;
+    while !rest.is_empty() {
+        let tag = varint(&mut rest)?;
+        match tag & 7 {
+            0 => {
+                varint(&mut rest)?;
+            }
+            1 => skip(&mut rest, 8)?,
+            5 => skip(&mut rest, 4)?,
+            2 => {
+                let len = usize::try_from(varint(&mut rest)?).unwrap_or(usize::MAX);
+                let (field, tail) = rest.split_at_checked(len).ok_or("a length beyond the end")?;
+                rest = tail;
+                if tag >> 3 == number {
+                    found = Some(field);
+                }
+            }
+            _ => return Err("a wire type that protobuf does not have"),
+        }
+    }
+    Ok(found)
+}
+
+fn varint(rest: &mut &[u8]) -> Result<u64, &'static str> {
+    let mut value = 0u64;
+    for shift in (0..64).step_by(7) {
+        let (&byte, tail) = rest.split_first().ok_or("a number cut short")?;
+        *rest = tail;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Ok(value);
+        }
+    }
+    Err("a number of more than 10 bytes")
+}
+
+fn skip(rest: &mut &[u8], bytes: usize) -> Result<(), &'static str> {
+    *rest = rest.get(bytes..).ok_or("a field cut short")?;
+    Ok(())
+}
