@@ -23,7 +23,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     crate::setup_task::run()?;
     testbed::components::build(&["etcd-3.6".into()])?;
-    let binary = crate::dist_task::build()?;
     let fixture = fixture::snapshot(args.revisions)?;
+    let binary = crate::dist_task::build()?;
     rows::run(&binary, &fixture, args.runs, &args.only)
 }
