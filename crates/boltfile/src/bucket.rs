@@ -27,7 +27,7 @@ pub(crate) struct InlinePage {
 
 impl InlinePage {
     pub(crate) fn leaf(&self, pager: &mut Pager) -> Leaf {
-        Leaf { page: self.host, count: self.count, run: pager.hold_inline(&self.bytes) }
+        Leaf { page: self.host, count: self.count, run: pager.hold_inline(&self.bytes), damaged: false }
     }
 }
 

@@ -70,8 +70,8 @@ impl<S: ReadAt> BoltFile<S> {
     ///
     /// The rows of one bucket come in key order and without a break; the order of the buckets is not promised (inline
     /// ones come before others of the same page). Rows are handed over before the rest of the file is known to be
-    /// sound: use what was gathered only when the report [is clean](CheckReport::is_clean). From damaged parts of the
-    /// file rows may be missing, but no row reaches outside its page. `visit` can stop the pass.
+    /// sound: use what was gathered only when the report [is clean](CheckReport::is_clean). Rows of a damaged page are
+    /// left out. `visit` can stop the pass.
     ///
     /// The pass keeps one core busy. The natural second core's work is a hash over the file's bytes in file order,
     /// which any number of threads may read through the same source meanwhile.
@@ -247,6 +247,9 @@ impl<S: ReadAt> Check<'_, S> {
                 nested(self.file, &mut self.report, tree, &element, index, top, visit)?;
                 continue;
             }
+            if leaf.damaged {
+                continue;
+            }
             self.report.rows += 1;
             if top {
                 // The root bucket holds buckets only: this was one.
@@ -302,12 +305,16 @@ fn nested<S: ReadAt>(
     report.buckets += 1;
     let page = tree.stack.last().copied().unwrap_or_default();
     let stack = &tree.stack;
-    let mut found = |damage| report.note(file.violation(page, stack.clone(), damage));
+    let mut damaged = false;
+    let mut found = |damage| {
+        damaged = true;
+        report.note(file.violation(page, stack.clone(), damage));
+    };
     match bucket_value(element, index, &mut found) {
         Some(BucketValue::Page(header)) => {
             tree.waiting.push_back((header.root, top.then(|| element.key.to_vec())));
         }
-        Some(BucketValue::Inline { page, count, .. }) => {
+        Some(BucketValue::Inline { page, count, .. }) if !damaged => {
             for row in (0..usize::from(count)).map_while(|i| leaf_element(page, i)).filter(|e| !e.is_bucket())
             {
                 report.rows += 1;
@@ -316,7 +323,7 @@ fn nested<S: ReadAt>(
                 }
             }
         }
-        None => {}
+        _ => {}
     }
     ControlFlow::Continue(())
 }

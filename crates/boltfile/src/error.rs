@@ -228,6 +228,9 @@ pub enum Damage {
     /// A branch page without elements.
     #[error("branch page without elements")]
     EmptyBranch,
+    /// A leaf page without elements that is not the only page of its bucket: bbolt removes such pages on commit.
+    #[error("leaf page without elements")]
+    EmptyLeaf,
     /// The element table does not fit into the page.
     #[error("a table of {count} elements does not fit into the page")]
     TableOutOfBounds {

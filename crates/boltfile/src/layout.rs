@@ -243,9 +243,13 @@ pub(crate) struct KeyRange<'a> {
 
 /// Calls `found` for every fault of a leaf page: bounds, flags, empty keys, order, range.
 pub(crate) fn inspect_leaf(run: &[u8], count: u16, range: KeyRange<'_>, found: &mut dyn FnMut(Damage)) {
-    let mut keys = KeySequence::new(run, count, range);
+    let Some(mut keys) = KeySequence::new(run, count, range) else {
+        return found(Damage::TableOutOfBounds { count });
+    };
     for index in 0..usize::from(count) {
-        let Some(element) = leaf_element(run, index) else { return found(keys.out_of_bounds(index)) };
+        let Some(element) = leaf_element(run, index) else {
+            return found(Damage::ElementOutOfBounds { index });
+        };
         if element.flags > ELEMENT_IS_BUCKET {
             found(Damage::ElementFlags { index, flags: element.flags });
         }
@@ -259,9 +263,13 @@ pub(crate) fn inspect_branch(run: &[u8], count: u16, range: KeyRange<'_>, found:
     if count == 0 {
         return found(Damage::EmptyBranch);
     }
-    let mut keys = KeySequence::new(run, count, range);
+    let Some(mut keys) = KeySequence::new(run, count, range) else {
+        return found(Damage::TableOutOfBounds { count });
+    };
     for index in 0..usize::from(count) {
-        let Some(element) = branch_element(run, index) else { return found(keys.out_of_bounds(index)) };
+        let Some(element) = branch_element(run, index) else {
+            return found(Damage::ElementOutOfBounds { index });
+        };
         keys.next(index, element.start, element.key, 0, found);
     }
     keys.end(count, found);
@@ -269,26 +277,17 @@ pub(crate) fn inspect_branch(run: &[u8], count: u16, range: KeyRange<'_>, found:
 
 /// What leaf and branch pages have in common: keys in order and in range, data laid out without gap or overlap.
 struct KeySequence<'a> {
-    run_bytes: usize,
-    count: u16,
     range: KeyRange<'a>,
     previous: Option<&'a [u8]>,
     data_end: usize,
 }
 
 impl<'a> KeySequence<'a> {
-    fn new(run: &[u8], count: u16, range: KeyRange<'a>) -> Self {
+    /// `None` when the element table does not fit into the page.
+    fn new(run: &[u8], count: u16, range: KeyRange<'a>) -> Option<Self> {
         // bbolt lays the data out in the order of the elements, right behind their table (`WriteInodeToPage`).
         let data_end = PAGE_HEADER_BYTES + usize::from(count) * ELEMENT_BYTES;
-        Self { run_bytes: run.len(), count, range, previous: None, data_end }
-    }
-
-    fn out_of_bounds(&self, index: usize) -> Damage {
-        if PAGE_HEADER_BYTES + usize::from(self.count) * ELEMENT_BYTES > self.run_bytes {
-            Damage::TableOutOfBounds { count: self.count }
-        } else {
-            Damage::ElementOutOfBounds { index }
-        }
+        (data_end <= run.len()).then_some(Self { range, previous: None, data_end })
     }
 
     #[inline]

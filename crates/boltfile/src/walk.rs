@@ -45,6 +45,8 @@ pub(crate) struct Leaf {
     pub(crate) page: u64,
     pub(crate) count: usize,
     pub(crate) run: Range<usize>,
+    /// Faults were reported: its rows are not to be used.
+    pub(crate) damaged: bool,
 }
 
 /// What a walk needs around it. `report` answers whether to go on.
@@ -65,7 +67,7 @@ struct Branch {
 
 impl Branch {
     fn child(&self, index: usize) -> Option<u64> {
-        branch_element(&self.run, index).map(|e| e.page)
+        branch_element(&self.run, index).filter(|_| index < self.count).map(|e| e.page)
     }
 
     /// The page up to which the children from the present one on lie together, so that one read brings them all.
@@ -169,9 +171,7 @@ impl TreeWalk {
         }
         while let Some(branch) = self.branches.last_mut() {
             branch.index += 1;
-            if branch.index < branch.count
-                && let Some(page) = branch.child(branch.index)
-            {
+            if let Some(page) = branch.child(branch.index) {
                 return Some(page);
             }
             self.spare.extend(self.branches.pop().map(|b| b.run));
@@ -190,11 +190,15 @@ impl TreeWalk {
         match self.load(page, cx) {
             Ok((flags, count, run)) => {
                 let bytes = cx.pager.bytes(&run);
-                let mut go_on = true;
+                let (mut go_on, mut damaged) = (true, false);
                 let mut found = |damage| {
+                    damaged = true;
                     go_on = go_on && (cx.report)(cx.file.violation(page, self.stack_to(page), damage));
                 };
                 if flags == FLAG_LEAF {
+                    if count == 0 && !self.branches.is_empty() {
+                        found(Damage::EmptyLeaf);
+                    }
                     inspect_leaf(bytes, count, self.range(), &mut found);
                 } else {
                     inspect_branch(bytes, count, self.range(), &mut found);
@@ -203,7 +207,7 @@ impl TreeWalk {
                 if !go_on {
                     Visit::Stop
                 } else if flags == FLAG_LEAF {
-                    Visit::Leaf(Leaf { page, count, run })
+                    Visit::Leaf(Leaf { page, count, run, damaged })
                 } else {
                     let mut copy = self.spare.pop().unwrap_or_default();
                     copy.clear();
