@@ -95,6 +95,10 @@ pub struct EtcdDataFacts {
     pub db: Seen<DbFacts>,
     /// The WAL, or why it can't be used (file and offset).
     pub wal: Seen<WalFacts>,
+    /// What was read and found damaged, one line each with file and offset: a `db` that is no database or too short, a
+    /// WAL record with a wrong checksum, a `db` or a WAL that is missing from a `member/` that is there. Empty = nothing
+    /// damaged was seen. What could not be looked at (locked, no permission) is not damage: it stands in `db` and `wal`.
+    pub damage: Vec<String>,
 }
 
 /// Facts of one bbolt database that holds an etcd store.
@@ -149,6 +153,59 @@ pub struct WalFacts {
     pub last_term: u64,
     /// Commit index of the last hard state.
     pub commit_index: u64,
+    /// How the log began; none when its first file (sequence 0) was purged: then it can't be told.
+    pub birth: Option<WalBirth>,
+    /// Membership changes among the entries, oldest first (the newest 1,000).
+    pub conf_changes: Vec<ConfChangeFacts>,
+}
+
+/// The first things a member ever wrote: they tell whether it was there from the start or lost its log in between.
+///
+/// A bootstrapped member writes the entries that add the members, all in term 1, and a hard state of term 1 (raft
+/// `RawNode.Bootstrap`); one that joins writes the term of the leader it meets, and may begin with a snapshot it was sent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WalBirth {
+    /// Creation time of the first file, milliseconds since the Unix epoch, where the file system keeps one.
+    pub created_ms: Option<i64>,
+    /// Term of the first hard state record that has a term.
+    pub first_term: u64,
+    /// Index of the first snapshot record above 0 that stands before every entry: what the member was sent to begin
+    /// with. 0 = its log begins with entry 1.
+    pub first_snapshot_index: u64,
+}
+
+/// One membership change in a log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfChangeFacts {
+    /// Index of the entry.
+    pub index: u64,
+    /// Term of the entry.
+    pub term: u64,
+    /// The member it is about.
+    pub member: MemberId,
+    /// What it does.
+    pub kind: ConfChangeKind,
+    /// Commit index of the last hard state record that stands before the entry in this WAL, 0 = none. A learner is
+    /// promoted only when it holds nine tenths of the leader's log, so that an honest one has a high value here.
+    pub commit_before: u64,
+}
+
+/// Kinds of membership change (raft `ConfChangeType`; a promotion is an addition whose context has `isPromote`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum ConfChangeKind {
+    /// Added with a vote.
+    AddVoter,
+    /// Added as learner.
+    AddLearner,
+    /// A learner got its vote.
+    Promote,
+    /// Removed.
+    Remove,
+    /// Its peer URLs were changed.
+    Update,
 }
 
 /// What a running member answers.

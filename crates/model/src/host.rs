@@ -77,7 +77,7 @@ pub struct HostFacts {
     pub manifest_dir: HostPath,
     /// Files in the manifest folder, parsed; also those found elsewhere that could be put back (`in_place` false).
     pub manifests: Seen<Vec<ManifestFacts>>,
-    /// systemd units by name: kubelet, containerd, and the component units of a unit layout.
+    /// systemd units by full name (`kubelet.service`): kubelet, containerd, and the component units of a unit layout.
     pub units: BTreeMap<String, Seen<UnitFacts>>,
     /// Containers of the control plane, through CRI, running and exited, newest first.
     pub containers: Seen<Vec<ContainerFacts>>,
@@ -100,7 +100,8 @@ pub struct HostFacts {
     pub kubelet_healthz: Seen<bool>,
     /// SHA-256 (hex) of the DER of the cluster CA certificate.
     pub ca_sha256: Seen<String>,
-    /// Last log lines by source (`journal:kubelet`, `/var/log/pods/...`), oldest first, bounded.
+    /// Last log lines by source (`journal:kubelet`, `/var/log/pods/...`), oldest first, bounded. A journal line begins
+    /// with its time in RFC 3339, as the lines of `/var/log/pods` do.
     pub logs: BTreeMap<String, Vec<String>>,
 }
 
@@ -147,9 +148,9 @@ impl HostFacts {
         self.processes.known()?.iter().find(|p| p.name == component.name())
     }
 
-    /// The unit of a name, when its state could be read.
+    /// The unit of a name, with or without `.service`, when its state could be read.
     pub fn unit(&self, name: &str) -> Option<&UnitFacts> {
-        self.units.get(name)?.known()
+        self.units.get(name).or_else(|| self.units.get(&format!("{name}.service")))?.known()
     }
 }
 

@@ -7,6 +7,8 @@ pub mod diagnosis;
 pub mod etcd;
 pub mod event;
 pub mod finding;
+#[cfg(feature = "fixtures")]
+pub mod fixtures;
 pub mod host;
 pub mod ids;
 pub mod inventory;
