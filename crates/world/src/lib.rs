@@ -13,3 +13,20 @@ mod tls;
 mod words;
 
 pub use host::{Host, HostError, Progress};
+
+/// The machines a run works on: the one Rekindle runs on, and the hosts of the control plane.
+#[derive(Clone)]
+pub struct World {
+    /// The machine Rekindle runs on.
+    pub local: std::sync::Arc<dyn Host>,
+    /// The hosts asked for, in the order given; may hold `local` itself.
+    pub hosts: Vec<std::sync::Arc<dyn Host>>,
+}
+
+impl World {
+    /// The host of an id; `local` is the machine Rekindle runs on.
+    pub fn host(&self, id: &rekindle_model::HostId) -> Option<&std::sync::Arc<dyn Host>> {
+        let found = self.hosts.iter().find(|host| host.id() == id);
+        found.or_else(|| id.is_local().then_some(&self.local))
+    }
+}
