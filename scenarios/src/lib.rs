@@ -1,3 +1,177 @@
-//! What the scenarios share: the built binary, a loaded cluster, and questions asked of it.
+//! What the scenarios share: the built binary on loaded hosts, marks in the cluster's data, and questions asked of both.
 //!
 //! Each file in `tests/` is one scenario of the recovery contract; `cargo xtask test --only s1` runs one.
+
+use anyhow::{Context, Result, bail};
+use camino::Utf8PathBuf;
+use serde_json::Value;
+use std::process::Output;
+use std::time::Duration;
+use testbed::set::{Kind, Set};
+
+/// Where the binary lies on the hosts.
+pub const REKINDLE: &str = "/usr/local/bin/rekindle";
+
+/// A loaded cluster whose control-plane hosts have the binary.
+pub struct Cluster {
+    /// The hosts.
+    pub set: Set,
+}
+
+/// What one call of the binary gave.
+#[derive(Debug)]
+pub struct Called {
+    /// Exit code.
+    pub code: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Called {
+    fn new(output: &Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Fails with everything it said unless the exit code is this.
+    ///
+    /// # Errors
+    /// When the exit code is another.
+    pub fn expect(self, code: i32) -> Result<Self> {
+        if self.code != code {
+            bail!("exit code {} instead of {code}\n{}\n{}", self.code, self.stdout, self.stderr);
+        }
+        Ok(self)
+    }
+
+    /// Standard output as JSON.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn json(&self) -> Result<Value> {
+        serde_json::from_str(&self.stdout).with_context(|| format!("no JSON: {}", self.stdout))
+    }
+}
+
+/// The static binary under test.
+///
+/// # Errors
+/// When `REKINDLE_BIN` does not name it.
+pub fn binary() -> Result<Utf8PathBuf> {
+    let path = std::env::var("REKINDLE_BIN")
+        .context("REKINDLE_BIN is not set: run scenarios with `cargo xtask test --only NAME`")?;
+    Ok(path.into())
+}
+
+impl Cluster {
+    /// A fresh, ready cluster with the binary on its control-plane hosts.
+    ///
+    /// # Errors
+    /// When it does not get ready.
+    pub fn load(kind: Kind) -> Result<Self> {
+        let binary = binary()?;
+        let set = Set::load(kind)?;
+        for host in set.control_planes() {
+            host.push(&binary, REKINDLE)?;
+            host.exec_ok(&["chmod", "755", REKINDLE])?;
+        }
+        Ok(Self { set })
+    }
+
+    /// Calls the binary on a host.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn on(&self, host: &str, args: &[&str]) -> Result<Called> {
+        let mut line = vec![REKINDLE];
+        line.extend(args);
+        Ok(Called::new(&self.set.host(host)?.exec(&line)?))
+    }
+
+    /// Calls the binary on this machine, for all control-plane hosts over SSH, with a state dir of its own.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn from_outside(&self, verb: &str, hosts: &[&str], args: &[&str]) -> Result<Called> {
+        let mut command = testbed::cmd::command(binary()?.as_str(), [verb]);
+        for host in hosts {
+            command.args(["--host", &format!("root@{host}")]);
+        }
+        command.args(["--ssh-config", self.set.ssh_config().as_str()]);
+        command.args(["--state-dir", self.state_dir().as_str()]).args(args);
+        Ok(Called::new(&testbed::cmd::output(&mut command)?))
+    }
+
+    /// The state dir of [`Cluster::from_outside`].
+    #[must_use]
+    pub fn state_dir(&self) -> Utf8PathBuf {
+        self.set.dir().join("rekindle-state")
+    }
+
+    /// Saves a snapshot on a host, with the binary itself.
+    ///
+    /// # Errors
+    /// When it is not saved.
+    pub fn snapshot(&self, host: &str, path: &str) -> Result<()> {
+        self.set.host(host)?.exec_ok(&["mkdir", "-p", "/backup"])?;
+        self.on(host, &["snapshot", "save", path])?.expect(0).context("snapshot save")?;
+        Ok(())
+    }
+
+    /// Puts a mark into the cluster's data: a ConfigMap of this name.
+    ///
+    /// # Errors
+    /// When the API server does not take it.
+    pub fn mark(&self, name: &str) -> Result<()> {
+        self.set.kubectl_ok(&["create", "configmap", name, "-n", "default", "--from-literal", "mark=1"])?;
+        Ok(())
+    }
+
+    /// Whether the mark is in the cluster's data.
+    ///
+    /// # Errors
+    /// When the API server does not answer.
+    pub fn has_mark(&self, name: &str) -> Result<bool> {
+        let found = self.set.kubectl_ok(&["get", "configmaps", "-n", "default", "-o", "name"])?;
+        Ok(found.lines().any(|line| line == format!("configmap/{name}")))
+    }
+
+    /// Runs a shell script on a host: faults are made so.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn fault(&self, host: &str, script: &str) -> Result<()> {
+        self.set.host(host)?.script(script).with_context(|| format!("cannot make the fault on {host}"))?;
+        Ok(())
+    }
+
+    /// The cluster works for clients: all ready, leases renewed from now on, a write goes through.
+    ///
+    /// # Errors
+    /// When it does not within three minutes.
+    pub fn assert_works(&self, mark: &str) -> Result<()> {
+        self.set.wait_ready_since(&testbed::set::now()?, Duration::from_secs(180))?;
+        self.mark(mark)?;
+        if !self.has_mark(mark)? {
+            bail!("the mark {mark} was written but is not there");
+        }
+        Ok(())
+    }
+}
+
+/// Stops kubelet and every control-plane container of a host, as a crash of the runtime would. (The kernel keeps 15
+/// characters of a process's name.)
+pub const STOP_ALL: &str = "systemctl stop kubelet; for p in etcd kube-apiserver kube-controller kube-scheduler; do \
+     pkill -9 -x $p || true; done; sleep 0.5";
+
+/// The findings' codes of a check or run report.
+#[must_use]
+pub fn codes(report: &Value) -> Vec<String> {
+    let findings = report.get("findings").and_then(Value::as_array);
+    findings.into_iter().flatten().filter_map(|f| f.get("code")?.as_str().map(str::to_owned)).collect()
+}

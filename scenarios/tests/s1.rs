@@ -1,0 +1,107 @@
+//! S1: a single kubeadm control plane loses its etcd data, in every way data is lost. Whatever a running etcd still holds
+//! is saved before anything is stopped, and preferred when newer; else the newest snapshot that verifies is taken.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
+
+use scenarios::{Called, Cluster, STOP_ALL};
+use testbed::set::Kind;
+
+const SNAPSHOT: &str = "/backup/snap.db";
+
+/// A cluster with `early` in the snapshot and `late` only in etcd.
+fn cluster() -> Cluster {
+    let cluster = Cluster::load(Kind::Kubeadm1).unwrap();
+    cluster.mark("early").unwrap();
+    cluster.snapshot("cp1", SNAPSHOT).unwrap();
+    cluster.mark("late").unwrap();
+    cluster
+}
+
+fn recover(cluster: &Cluster) -> Called {
+    let called = cluster.on("cp1", &["recover", "--snapshot", "/backup", "--yes", "-o", "json"]).unwrap();
+    let called = called.expect(0).unwrap();
+    let report = called.json().unwrap();
+    assert_eq!(report["outcome"], "verified", "{}", called.stderr);
+    for proof in report["verifications"].as_array().unwrap() {
+        assert_eq!(proof["held"]["known"], true, "{proof}");
+    }
+    called
+}
+
+/// From the snapshot: `early` is back, `late` is lost, and the report says that something is.
+fn recovered_from_snapshot(cluster: &Cluster) {
+    recover(cluster);
+    cluster.assert_works("after").unwrap();
+    assert!(cluster.has_mark("early").unwrap());
+    assert!(!cluster.has_mark("late").unwrap(), "the fault was not made: nothing was lost");
+}
+
+// The data dir was deleted under a running etcd, which still serves from its open file: the only copy. Nothing is lost.
+#[test]
+fn data_dir_deleted_while_running() {
+    let cluster = cluster();
+    cluster.fault("cp1", "rm -rf /var/lib/etcd/member").unwrap();
+    recover(&cluster);
+    cluster.assert_works("after").unwrap();
+    assert!(cluster.has_mark("early").unwrap());
+    assert!(cluster.has_mark("late").unwrap(), "what only the running etcd held was lost");
+}
+
+// Everything was down when the data dir was deleted: the snapshot is all there is.
+#[test]
+fn data_dir_deleted_while_stopped() {
+    let cluster = cluster();
+    cluster.fault("cp1", &format!("{STOP_ALL}; rm -rf /var/lib/etcd/member")).unwrap();
+    recovered_from_snapshot(&cluster);
+}
+
+// kubelet then started etcd again by a manifest that bootstraps: a new, empty cluster that looks healthy.
+#[test]
+fn data_dir_deleted_and_bootstrapped_empty() {
+    let cluster = cluster();
+    cluster
+        .fault("cp1", &format!("{STOP_ALL}; rm -rf /var/lib/etcd/member; systemctl start kubelet"))
+        .unwrap();
+    cluster
+        .fault(
+            "cp1",
+            "for i in $(seq 60); do test -e /var/lib/etcd/member/snap/db && exit 0; sleep 1; done; exit 1",
+        )
+        .unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    recovered_from_snapshot(&cluster);
+}
+
+// A page in the middle of the db was overwritten while etcd was down.
+#[test]
+fn db_page_overwritten() {
+    let cluster = cluster();
+    let garble = "size=$(stat -c %s /var/lib/etcd/member/snap/db); \
+                  dd if=/dev/urandom of=/var/lib/etcd/member/snap/db bs=4096 count=40 seek=8 conv=notrunc status=none";
+    cluster.fault("cp1", &format!("{STOP_ALL}; {garble}; systemctl start kubelet")).unwrap();
+    recovered_from_snapshot(&cluster);
+}
+
+// The WAL was garbled, the db is whole: etcd does not start.
+#[test]
+fn wal_garbled() {
+    let cluster = cluster();
+    let garble = "for f in /var/lib/etcd/member/wal/*.wal; do \
+                  dd if=/dev/urandom of=$f bs=512 count=4 seek=1 conv=notrunc status=none; done";
+    cluster.fault("cp1", &format!("{STOP_ALL}; {garble}; systemctl start kubelet")).unwrap();
+    recover(&cluster);
+    cluster.assert_works("after").unwrap();
+    assert!(cluster.has_mark("early").unwrap());
+}
+
+// The db was cut short.
+#[test]
+fn db_truncated() {
+    let cluster = cluster();
+    cluster
+        .fault(
+            "cp1",
+            &format!("{STOP_ALL}; truncate -s 40960 /var/lib/etcd/member/snap/db; systemctl start kubelet"),
+        )
+        .unwrap();
+    recovered_from_snapshot(&cluster);
+}
