@@ -231,6 +231,14 @@ pub enum Damage {
     /// A leaf page without elements that is not the only page of its bucket: bbolt removes such pages on commit.
     #[error("leaf page without elements")]
     EmptyLeaf,
+    /// A leaf page nearer to the root or farther from it than the first leaf of the same bucket.
+    #[error("leaf page below {depth} branch pages, while the bucket's first is below {expected}")]
+    UnevenDepth {
+        /// Branch pages above this leaf.
+        depth: usize,
+        /// Branch pages above the first leaf.
+        expected: usize,
+    },
     /// The element table does not fit into the page.
     #[error("a table of {count} elements does not fit into the page")]
     TableOutOfBounds {

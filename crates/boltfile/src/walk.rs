@@ -93,6 +93,8 @@ pub(crate) struct TreeWalk {
     above: Vec<u64>,
     branches: Vec<Branch>,
     spare: Vec<Vec<u8>>,
+    /// How many branches lie above the leaves: bbolt splits and merges level by level, so above all the same number.
+    leaf_depth: Option<usize>,
 }
 
 enum Visit {
@@ -104,12 +106,12 @@ enum Visit {
 
 impl TreeWalk {
     pub(crate) fn new(root: u64, above: Vec<u64>) -> Self {
-        Self { root: Some(root), above, branches: Vec::new(), spare: Vec::new() }
+        Self { root: Some(root), above, branches: Vec::new(), spare: Vec::new(), leaf_depth: None }
     }
 
     /// A walk with nothing left to visit.
     pub(crate) fn finished() -> Self {
-        Self { root: None, above: Vec::new(), branches: Vec::new(), spare: Vec::new() }
+        Self { root: None, above: Vec::new(), branches: Vec::new(), spare: Vec::new(), leaf_depth: None }
     }
 
     /// The next leaf in key order, or `None` at the end or when `report` said stop.
@@ -196,6 +198,10 @@ impl TreeWalk {
                     go_on = go_on && (cx.report)(cx.file.violation(page, self.stack_to(page), damage));
                 };
                 if flags == FLAG_LEAF {
+                    let depth = self.branches.len();
+                    if self.leaf_depth.is_some_and(|expected| expected != depth) {
+                        found(Damage::UnevenDepth { depth, expected: self.leaf_depth.unwrap_or_default() });
+                    }
                     if count == 0 && !self.branches.is_empty() {
                         found(Damage::EmptyLeaf);
                     }
@@ -207,6 +213,7 @@ impl TreeWalk {
                 if !go_on {
                     Visit::Stop
                 } else if flags == FLAG_LEAF {
+                    self.leaf_depth.get_or_insert(self.branches.len());
                     Visit::Leaf(Leaf { page, count, run, damaged })
                 } else {
                     let mut copy = self.spare.pop().unwrap_or_default();

@@ -149,6 +149,21 @@ fn keys_out_of_order_or_out_of_range_are_reported() {
 }
 
 #[test]
+fn a_branch_reference_that_skips_a_level_is_reported() {
+    // One wrong bit in a page id, and a leaf stands where a branch over it and its siblings was: in range, in order.
+    let pages = [
+        leaf(2, &[(1, b"b", &bucket(3))]),
+        branch(3, &[(b"a", 6), (b"p", 7)]),
+        leaf(4, &[(0, b"a", b"1")]),
+        leaf(5, &[(0, b"g", b"3")]),
+        branch(6, &[(b"a", 4), (b"g", 5)]),
+        leaf(7, &[(0, b"p", b"5")]),
+    ];
+    let damage = Damage::UnevenDepth { depth: 1, expected: 2 };
+    assert_eq!(found(image(2, NO_FREELIST, &pages)), [(7, vec![2, 3, 7], damage)]);
+}
+
+#[test]
 fn pages_of_another_id_or_type_are_not_used() {
     // Two leaves exchanged by a storage layer that lost track.
     let mut pages = sound();

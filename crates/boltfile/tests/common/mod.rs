@@ -105,8 +105,11 @@ pub fn found(image: Vec<u8>) -> Vec<(u64, Vec<u64>, Damage)> {
     check(image).violations.into_iter().map(|v| (v.page, v.stack, v.damage)).collect()
 }
 
+/// Bucket, key, value.
+pub type OwnedRow = (Vec<u8>, Vec<u8>, Vec<u8>);
+
 /// All rows of all top-level buckets through cursors.
-pub fn rows(db: &BoltFile<Vec<u8>>) -> Result<Vec<(Vec<u8>, Vec<u8>, Vec<u8>)>, Error> {
+pub fn rows(db: &BoltFile<Vec<u8>>) -> Result<Vec<OwnedRow>, Error> {
     let mut all = Vec::new();
     for name in db.bucket_names()? {
         let Some(bucket) = db.bucket(&name)? else { continue };
@@ -119,7 +122,7 @@ pub fn rows(db: &BoltFile<Vec<u8>>) -> Result<Vec<(Vec<u8>, Vec<u8>, Vec<u8>)>, 
 }
 
 /// All rows of all top-level buckets through the check.
-pub fn checked_rows(db: &BoltFile<Vec<u8>>) -> (CheckReport, Vec<(Vec<u8>, Vec<u8>, Vec<u8>)>) {
+pub fn checked_rows(db: &BoltFile<Vec<u8>>) -> (CheckReport, Vec<OwnedRow>) {
     let mut all = Vec::new();
     let report = db.check_rows(&mut |bucket, key, value| {
         all.push((bucket.to_vec(), key.to_vec(), value.to_vec()));
