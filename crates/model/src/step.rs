@@ -36,7 +36,7 @@ pub struct NewMember {
 
 /// What is restored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum RestoreForm {
     /// Every row kept, revision unchanged.
     Exact,

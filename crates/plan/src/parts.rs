@@ -1,0 +1,330 @@
+//! What several roads share: saving what holds data, stopping and starting a control plane, and words for people.
+
+use crate::build::Steps;
+use crate::manifest::{EtcdEdit, edit_manifest};
+use crate::paths::{aside_in, file_part, parked_dir};
+use crate::survey::{Context, Member, kubelet_unit, unit_of};
+use crate::unit::edit_unit_files;
+use rekindle_model::etcd::EtcdDefinition;
+use rekindle_model::diagnosis::ComponentVerdict;
+use rekindle_model::host::{Component, HostFacts, Layout, ManifestFacts};
+use rekindle_model::plan::Phase;
+use rekindle_model::source::SourceKind;
+use rekindle_model::step::{Reversibility, Step};
+use rekindle_model::{HostId, HostPath};
+use std::collections::BTreeMap;
+
+/// The three that talk to the API, without etcd, in the order they are started.
+pub(crate) const CLIENTS: [Component; 3] =
+    [Component::KubeApiserver, Component::KubeControllerManager, Component::KubeScheduler];
+
+/// A time for people, UTC.
+pub(crate) fn time(ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(ms - ms.rem_euclid(1000)).map_or_else(|_| format!("{ms} ms"), |t| t.to_string())
+}
+
+/// `1 revision`, `7 revisions`.
+pub(crate) fn count(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+/// A length of time for people, rounded down to its two largest units.
+pub(crate) fn span(seconds: i64) -> String {
+    let (d, h, m, s) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
+    match (d, h, m) {
+        (0, 0, 0) => format!("{s} s"),
+        (0, 0, _) => format!("{m} min {s} s"),
+        (0, _, _) => format!("{h} h {m} min"),
+        _ => format!("{d} d {h} h"),
+    }
+}
+
+/// Bytes for people.
+pub(crate) fn mebibytes(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1024 * 1024))
+}
+
+/// Whether a value can be written into YAML and systemd files without any quoting rules coming into it.
+pub(crate) fn plain_value(value: &str) -> bool {
+    !value.is_empty()
+        && !value.ends_with(':')
+        && value.chars().all(|c| c.is_ascii_graphic() && !"\"'\\#$%`".contains(c))
+}
+
+/// A text's hosts for people: `a`, `a and b`, `a, b and c`.
+pub(crate) fn and_list(items: &[String]) -> String {
+    match items {
+        [] => "none".into(),
+        [one] => one.clone(),
+        [head @ .., last] => format!("{} and {last}", head.join(", ")),
+    }
+}
+
+/// The step that saves a candidate that is not a file, and the host it runs on; `stem` names the file in the run folder.
+///
+/// # Errors
+/// A sentence when the inventory does not tell how to reach it.
+pub(crate) fn save_step(context: &Context<'_>, kind: &SourceKind, stem: &str) -> Result<(HostId, Step), String> {
+    let file = context.goal.run_dir.join(format!("{stem}.db"));
+    let facts = |id: &HostId| {
+        context.inventory.host(id).ok_or_else(|| format!("{id} is not among the hosts"))
+    };
+    let min_revision = context
+        .inventory
+        .sources
+        .iter()
+        .find(|s| &s.kind == kind)
+        .and_then(|s| s.facts.known())
+        .map_or(0, |f| f.revision);
+    match kind {
+        SourceKind::SnapshotFile(path) => Err(format!("{path} is a file already")),
+        SourceKind::Served(id) => {
+            let config = facts(id)?.etcd_config.known().ok_or("etcd's settings are not known there")?;
+            Ok((id.clone(), Step::SaveServed { endpoint: config.endpoint.clone(), file, min_revision }))
+        }
+        SourceKind::Store(id) => {
+            let config = facts(id)?.etcd_config.known().ok_or("etcd's settings are not known there")?;
+            let step = Step::SaveStore {
+                data_dir: config.data_dir.clone(),
+                wal_dir: config.wal_dir.clone(),
+                file,
+                min_revision,
+            };
+            Ok((id.clone(), step))
+        }
+        SourceKind::OpenDb(id) => {
+            let (pid, start_ticks, fd) =
+                open_db(facts(id)?).ok_or("no etcd process there holds a deleted db open")?;
+            Ok((id.clone(), Step::SaveOpenDb { pid, start_ticks, fd, file }))
+        }
+    }
+}
+
+/// The deleted but open db of an etcd process: process, its start, file descriptor.
+pub(crate) fn open_db(host: &HostFacts) -> Option<(u32, u64, u32)> {
+    let processes = host.processes.known()?;
+    processes.iter().filter(|p| p.name == Component::Etcd.name()).find_map(|p| {
+        let file = p.deleted_files.iter().find(|f| f.path.file_name() == Some("db"))?;
+        Some((p.pid, p.start_ticks, file.fd))
+    })
+}
+
+/// Saves every candidate that lies on a host and can be read, and every deleted but open db whether it can or not (it
+/// dies with its process). Returns where each candidate, by its place in the inventory, was saved.
+pub(crate) fn add_saves(
+    context: &Context<'_>,
+    steps: &mut Steps,
+    wanted: impl Fn(&SourceKind) -> bool,
+) -> BTreeMap<usize, HostPath> {
+    let mut saved = BTreeMap::new();
+    for (index, candidate) in context.inventory.sources.iter().enumerate() {
+        let readable = crate::sources::readable(context.inventory, candidate).is_ok();
+        let dies = matches!(candidate.kind, SourceKind::OpenDb(_));
+        let on_hand = crate::sources::host_of(&candidate.kind).is_some_and(|h| !context.is_lost(h));
+        if !on_hand || !(readable || dies) || !wanted(&candidate.kind) {
+            continue;
+        }
+        let stem = save_stem(&candidate.kind, index);
+        let Ok((host, step)) = save_step(context, &candidate.kind, &stem) else { continue };
+        let summary = format!("save {} before anything is stopped", candidate.kind);
+        steps.add(Some(&host), Phase::Save, Reversibility::Reversible, summary, step);
+        saved.insert(index, context.goal.run_dir.join(format!("{stem}.db")));
+    }
+    saved
+}
+
+fn save_stem(kind: &SourceKind, index: usize) -> String {
+    let (what, host) = match kind {
+        SourceKind::SnapshotFile(_) => ("snapshot", String::new()),
+        SourceKind::Served(host) => ("served", file_part(&host.0)),
+        SourceKind::OpenDb(host) => ("open-db", file_part(&host.0)),
+        SourceKind::Store(host) => ("store", file_part(&host.0)),
+    };
+    format!("saved-{}-{what}-{host}", index + 1)
+}
+
+/// The manifests of API server, controller-manager and scheduler that are in place.
+pub(crate) fn client_manifests(host: &HostFacts) -> Vec<(Component, &ManifestFacts)> {
+    CLIENTS.iter().filter_map(|c| Some((*c, host.manifest(*c)?))).collect()
+}
+
+/// Where a manifest in place is parked.
+pub(crate) fn parked(context: &Context<'_>, host: &HostFacts, manifest: &ManifestFacts) -> HostPath {
+    let name = manifest.path.file_name().unwrap_or("manifest.yaml");
+    parked_dir(&host.manifest_dir, &context.goal.run_id).join(name)
+}
+
+/// Stops the clients of etcd on a host: API server, controller-manager, scheduler. With static pods kubelet is stopped
+/// first and the manifests are parked, so that nothing starts them again.
+pub(crate) fn add_stop_clients(context: &Context<'_>, steps: &mut Steps, host: &HostFacts) {
+    let id = Some(&host.id);
+    if host.layout == Layout::Units {
+        for component in CLIENTS {
+            if let Some(unit) = unit_of(host, component) {
+                add_stop_unit(steps, &host.id, unit, true);
+            }
+        }
+        return;
+    }
+    add_stop_unit(steps, &host.id, kubelet_unit(host), false);
+    for (component, manifest) in client_manifests(host) {
+        add_repair(context, steps, host, component);
+        let step =
+            Step::Rename { from: manifest.path.clone(), to: parked(context, host, manifest), optional: false };
+        let summary = format!("park the manifest of {component}, so that it stays stopped");
+        steps.add(id, Phase::Stop, Reversibility::Reversible, summary, step);
+    }
+}
+
+/// Puts a broken manifest's repaired text in place, when the diagnosis has one.
+pub(crate) fn add_repair(context: &Context<'_>, steps: &mut Steps, host: &HostFacts, component: Component) {
+    let verdict = context.diagnosis.components.get(&host.id).and_then(|c| c.get(&component));
+    let Some(ComponentVerdict::ManifestBroken { path, sha256, repaired, repair }) = verdict else { return };
+    let step = Step::ReplaceFile {
+        path: path.clone(),
+        old_sha256: Some(sha256.clone()),
+        text: repaired.clone(),
+        aside: aside_of_manifest(context, host, path),
+        mode: MANIFEST_MODE,
+    };
+    let summary = format!("repair the manifest of {component}: {repair}");
+    steps.add(Some(&host.id), Phase::Stop, Reversibility::Reversible, summary, step);
+}
+
+/// Mode of a manifest, as kubeadm writes it.
+pub(crate) const MANIFEST_MODE: u32 = 0o600;
+
+/// Where the old version of a replaced manifest goes.
+pub(crate) fn aside_of_manifest(context: &Context<'_>, host: &HostFacts, path: &HostPath) -> HostPath {
+    let name = path.file_name().unwrap_or("manifest.yaml");
+    parked_dir(&host.manifest_dir, &context.goal.run_id).join(format!("old-{name}"))
+}
+
+/// Stops a unit; `kill` when what it runs needs no grace.
+pub(crate) fn add_stop_unit(steps: &mut Steps, host: &HostId, unit: &str, kill: bool) {
+    let step = Step::StopUnit { unit: unit.to_owned(), kill };
+    steps.add(Some(host), Phase::Stop, Reversibility::Compensated, format!("stop {unit}"), step);
+}
+
+/// Starts a unit.
+pub(crate) fn add_start_unit(
+    steps: &mut Steps,
+    host: &HostId,
+    unit: &str,
+    reload: bool,
+    reversibility: Reversibility,
+) {
+    let step = Step::StartUnit { unit: unit.to_owned(), reload };
+    steps.add(Some(host), Phase::Start, reversibility, format!("start {unit}"), step);
+}
+
+/// Stops containers through CRI, at once.
+pub(crate) fn add_stop_containers(steps: &mut Steps, host: &HostId, components: &[Component]) {
+    let names: Vec<String> = components.iter().map(ToString::to_string).collect();
+    let summary = format!("stop the containers of {} at once", and_list(&names));
+    let step = Step::StopContainers { components: components.to_vec() };
+    steps.add(Some(host), Phase::Stop, Reversibility::Compensated, summary, step);
+}
+
+/// Writes the new settings into the files a member's etcd is started from. Returns whether a unit file changed.
+///
+/// # Errors
+/// A sentence naming host and file when a text is not understood.
+pub(crate) fn add_settings(
+    context: &Context<'_>,
+    steps: &mut Steps,
+    member: &Member<'_>,
+    edit: &EtcdEdit,
+) -> Result<bool, String> {
+    match &member.config.defined_in {
+        EtcdDefinition::Manifest(_) => {
+            let step = manifest_settings(context, member.host, edit)?;
+            if let Some(step) = step {
+                let summary = "write all members and `existing` into etcd's manifest";
+                steps.add(Some(&member.host.id), Phase::Restore, Reversibility::Reversible, summary, step);
+            }
+            Ok(false)
+        }
+        EtcdDefinition::Unit { files, .. } => {
+            let mut texts = Vec::new();
+            for path in files {
+                let file = member.host.unit_files.get(path).and_then(|f| f.known()).ok_or_else(|| {
+                    format!("the text of {path} on {} was not read", member.host.id)
+                })?;
+                texts.push((path, file));
+            }
+            let changed = edit_unit_files(&texts, edit)
+                .map_err(|why| format!("etcd's settings on {} can't be edited: {why}", member.host.id))?;
+            for (path, text) in &changed {
+                let Some((_, file)) = texts.iter().find(|(p, _)| *p == path) else { continue };
+                let folder = path.parent().unwrap_or(path);
+                let step = Step::ReplaceFile {
+                    path: path.clone(),
+                    old_sha256: Some(file.sha256.clone()),
+                    text: text.clone(),
+                    aside: aside_in(folder, &context.goal.run_id).join(path.file_name().unwrap_or("unit")),
+                    mode: file.mode,
+                };
+                let summary = format!("write all members and `existing` into {path}");
+                steps.add(Some(&member.host.id), Phase::Restore, Reversibility::Reversible, summary, step);
+            }
+            Ok(!changed.is_empty())
+        }
+    }
+}
+
+/// The step that puts the edited etcd manifest in place; none when it says all of it already.
+fn manifest_settings(context: &Context<'_>, host: &HostFacts, edit: &EtcdEdit) -> Result<Option<Step>, String> {
+    let known = host.manifests.known().map(Vec::as_slice).unwrap_or_default();
+    let etcd = |m: &&ManifestFacts| m.component == Some(Component::Etcd);
+    let manifest = host
+        .manifest(Component::Etcd)
+        .or_else(|| known.iter().find(etcd))
+        .ok_or_else(|| format!("no manifest of etcd was found on {}", host.id))?;
+    let repaired = match context.diagnosis.components.get(&host.id).and_then(|c| c.get(&Component::Etcd)) {
+        Some(ComponentVerdict::ManifestBroken { repaired, .. }) => Some(repaired),
+        _ => None,
+    };
+    let text = edit_manifest(repaired.unwrap_or(&manifest.text), edit)
+        .map_err(|why| format!("{} on {} can't be edited: {why}", manifest.path, host.id))?;
+    if manifest.in_place && text == manifest.text {
+        return Ok(None);
+    }
+    let name = manifest.path.file_name().unwrap_or("etcd.yaml");
+    let path = if manifest.in_place { manifest.path.clone() } else { host.manifest_dir.join("etcd.yaml") };
+    Ok(Some(Step::ReplaceFile {
+        aside: parked_dir(&host.manifest_dir, &context.goal.run_id).join(format!("old-{name}")),
+        path,
+        old_sha256: manifest.in_place.then(|| manifest.sha256.clone()),
+        text,
+        mode: MANIFEST_MODE,
+    }))
+}
+
+/// Waits for a component's health on a host.
+pub(crate) fn add_wait_component(steps: &mut Steps, host: &HostId, component: Component) {
+    let summary = format!("wait until {component} is healthy");
+    steps.add(Some(host), Phase::Verify, Reversibility::Reversible, summary, Step::WaitComponent { component });
+}
+
+/// Waits for the nodes.
+pub(crate) fn add_wait_nodes(steps: &mut Steps, host: &HostId, except: Vec<String>) {
+    let summary = if except.is_empty() {
+        "wait until all nodes are Ready with renewed leases".to_owned()
+    } else {
+        format!("wait until all nodes but {} are Ready with renewed leases", and_list(&except))
+    };
+    let step = Step::WaitNodes { except, timeout_seconds: 300 };
+    steps.add(Some(host), Phase::Verify, Reversibility::Reversible, summary, step);
+}
+
+/// Whether an API server runs (or ran) on a host.
+pub(crate) fn has_api_server(host: &HostFacts) -> bool {
+    match host.layout {
+        Layout::Units => unit_of(host, Component::KubeApiserver).is_some(),
+        Layout::StaticPods | Layout::None => host
+            .manifests
+            .known()
+            .is_some_and(|all| all.iter().any(|m| m.component == Some(Component::KubeApiserver))),
+    }
+}

@@ -1,0 +1,238 @@
+//! Which data is restored: the newest of all candidates that verify and are of this cluster.
+//!
+//! Revisions are compared only within one history: a restore that raises or lowers revisions begins another one, and
+//! between two histories only times tell which is newer. Every candidate gets a sentence why it was or was not taken.
+
+use crate::parts::{count, time};
+use crate::survey::Context;
+use rekindle_model::HostId;
+use rekindle_model::diagnosis::MemberVerdict;
+use rekindle_model::etcd::DbFacts;
+use rekindle_model::inventory::Inventory;
+use rekindle_model::source::{Identity, SourceCandidate, SourceKind};
+use std::cmp::Ordering;
+
+/// The candidates, each with its sentence, and the one taken.
+#[derive(Clone, Debug)]
+pub(crate) struct Choice {
+    pub(crate) candidates: Vec<(SourceCandidate, String)>,
+    pub(crate) taken: Option<usize>,
+}
+
+impl Choice {
+    /// The candidate taken with its facts.
+    pub(crate) fn source(&self) -> Option<(&SourceCandidate, &DbFacts)> {
+        let (candidate, _) = self.candidates.get(self.taken?)?;
+        Some((candidate, candidate.facts.known()?))
+    }
+}
+
+/// A usable candidate.
+#[derive(Clone, Copy)]
+struct Usable<'a> {
+    index: usize,
+    candidate: &'a SourceCandidate,
+    facts: &'a DbFacts,
+    wal_holds_more: bool,
+}
+
+/// Ranks all candidates and says of each why.
+pub(crate) fn choose(context: &Context<'_>) -> Choice {
+    let sources = &context.inventory.sources;
+    let mut usable = Vec::new();
+    let mut reasons: Vec<Option<String>> = Vec::with_capacity(sources.len());
+    for (index, candidate) in sources.iter().enumerate() {
+        match check(context, candidate) {
+            Ok(facts) => {
+                let wal_holds_more = wal_holds_more(context, &candidate.kind, facts);
+                usable.push(Usable { index, candidate, facts, wal_holds_more });
+                reasons.push(None);
+            }
+            Err(why) => reasons.push(Some(format!("not taken: {why}"))),
+        }
+    }
+    let histories = histories(&usable);
+    let taken = newest(&histories);
+    let candidates = sources
+        .iter()
+        .zip(reasons)
+        .enumerate()
+        .map(|(index, (candidate, reason))| {
+            let sentence = reason.unwrap_or_else(|| sentence(index, &histories, taken, usable.len()));
+            (candidate.clone(), sentence)
+        })
+        .collect();
+    Choice { candidates, taken: taken.map(|t| t.index) }
+}
+
+/// The facts of a candidate that holds data and can be copied whole, or why it is none.
+pub(crate) fn readable<'a>(inventory: &Inventory, candidate: &'a SourceCandidate) -> Result<&'a DbFacts, String> {
+    let facts = candidate.facts.known().ok_or_else(|| {
+        format!("it can't be used: {}", candidate.facts.why_unknown().unwrap_or("nothing was read"))
+    })?;
+    if let Some(violation) = facts.violations.first() {
+        return Err(format!("its structure is damaged: {violation}"));
+    }
+    if facts.live_keys == 0 {
+        return Err("it holds no keys".into());
+    }
+    let data = host_of(&candidate.kind).and_then(|h| inventory.host(h)).and_then(|h| h.etcd_data.known());
+    match (&candidate.kind, data) {
+        (SourceKind::Store(_), Some(data)) => match data.wal.why_unknown() {
+            Some(why) => Err(format!("it is not whole, its WAL can't be read: {why}")),
+            None => Ok(facts),
+        },
+        // A running etcd streams the pages of its file: where they are damaged, so is what it serves.
+        (SourceKind::Served(_), Some(data)) => match data.damage.iter().find(|d| d.contains("/snap/db")) {
+            Some(damage) => Err(format!("its db is damaged, and it would serve the same pages: {damage}")),
+            None => Ok(facts),
+        },
+        _ => Ok(facts),
+    }
+}
+
+/// The facts of a candidate that may be restored, or why it may not.
+fn check<'a>(context: &Context<'_>, candidate: &'a SourceCandidate) -> Result<&'a DbFacts, String> {
+    let facts = readable(context.inventory, candidate)?;
+    match &candidate.identity {
+        Identity::Other(evidence) => return Err(format!("it is of another cluster: {evidence}")),
+        Identity::Unknown(why) if !context.goal.accept_unknown_identity => {
+            return Err(format!("whose data it is can't be told ({why}), and that needs your consent"));
+        }
+        Identity::Same(_) | Identity::Unknown(_) => {}
+    }
+    if facts.alarms.iter().any(|a| a.contains("CORRUPT")) && !context.goal.accept_corrupt_alarm {
+        return Err("it carries a CORRUPT alarm: etcd found that members disagreed; that needs your consent".into());
+    }
+    if let Some(host) = host_of(&candidate.kind) {
+        if context.is_lost(host) {
+            return Err(format!("{host} was declared lost"));
+        }
+        if context.verdict(host) == Some(&MemberVerdict::EmptyImposter) {
+            return Err("this member began a new, empty cluster; it does not hold the old one's data".into());
+        }
+        crate::parts::save_step(context, &candidate.kind, "unnamed")
+            .map_err(|why| format!("there is no way to copy it: {why}"))?;
+    }
+    Ok(facts)
+}
+
+/// The host a candidate lies on; none for files at hand.
+pub(crate) fn host_of(kind: &SourceKind) -> Option<&HostId> {
+    match kind {
+        SourceKind::SnapshotFile(_) => None,
+        SourceKind::Served(host) | SourceKind::OpenDb(host) | SourceKind::Store(host) => Some(host),
+    }
+}
+
+/// Whether a stopped member's WAL reaches beyond its db, so that replaying gives more than the db's revision.
+fn wal_holds_more(context: &Context<'_>, kind: &SourceKind, facts: &DbFacts) -> bool {
+    let SourceKind::Store(host) = kind else { return false };
+    let data = context.inventory.host(host).and_then(|h| h.etcd_data.known());
+    data.and_then(|d| d.wal.known()).is_some_and(|wal| wal.last_index > facts.consistent_index)
+}
+
+/// Whether two stores may be compared by revision: one cluster, a member in common, and revision and raft index grow
+/// in the same order (a restore that raises revisions starts the raft index anew).
+pub(crate) fn same_history(a: &DbFacts, b: &DbFacts) -> bool {
+    if let (Some(a), Some(b)) = (a.kube_system_uid.known(), b.kube_system_uid.known())
+        && a != b
+    {
+        return false;
+    }
+    let members_meet = a.members.is_empty()
+        || b.members.is_empty()
+        || a.members.iter().any(|m| b.members.iter().any(|n| m.id == n.id));
+    let index_known = a.consistent_index > 0 && b.consistent_index > 0;
+    let orders = (a.revision.cmp(&b.revision), a.consistent_index.cmp(&b.consistent_index));
+    let crossed = matches!(orders, (Ordering::Less, Ordering::Greater) | (Ordering::Greater, Ordering::Less));
+    members_meet && !(index_known && crossed)
+}
+
+/// Groups candidates into histories, each sorted newest first; the order of the groups is that of their first member.
+fn histories<'a>(usable: &[Usable<'a>]) -> Vec<Vec<Usable<'a>>> {
+    let mut groups: Vec<Vec<Usable<'a>>> = Vec::new();
+    for &one in usable {
+        let (joined, apart): (Vec<_>, Vec<_>) =
+            groups.into_iter().partition(|g| g.iter().any(|other| same_history(one.facts, other.facts)));
+        let mut merged: Vec<Usable<'a>> = joined.into_iter().flatten().collect();
+        merged.push(one);
+        groups = apart;
+        groups.push(merged);
+    }
+    for group in &mut groups {
+        group.sort_by(|a, b| newer_first(a, b));
+    }
+    groups.sort_by_key(|g| g.iter().map(|u| u.index).min());
+    groups
+}
+
+/// Order within one history: highest revision, then the one that holds more than its db shows, then the simplest.
+fn newer_first(a: &Usable<'_>, b: &Usable<'_>) -> Ordering {
+    let simplicity = |kind: &SourceKind| match kind {
+        SourceKind::SnapshotFile(_) => 0,
+        SourceKind::Store(_) => 1,
+        SourceKind::Served(_) => 2,
+        SourceKind::OpenDb(_) => 3,
+    };
+    b.facts
+        .revision
+        .cmp(&a.facts.revision)
+        .then(b.wal_holds_more.cmp(&a.wal_holds_more))
+        .then(simplicity(&a.candidate.kind).cmp(&simplicity(&b.candidate.kind)))
+        .then(a.index.cmp(&b.index))
+}
+
+/// When a history was last known current: the latest time of its candidates.
+fn current_ms(history: &[Usable<'_>]) -> Option<i64> {
+    history.iter().filter_map(|u| u.candidate.taken_ms.known().copied()).max()
+}
+
+/// The first of the history that was current last; an unknown time loses against a known one.
+fn newest<'a>(histories: &[Vec<Usable<'a>>]) -> Option<Usable<'a>> {
+    let mut best: Option<&Vec<Usable<'a>>> = None;
+    for history in histories {
+        if best.is_none_or(|b| current_ms(history) > current_ms(b)) {
+            best = Some(history);
+        }
+    }
+    best.and_then(|h| h.first().copied())
+}
+
+/// Why a usable candidate was or was not taken.
+fn sentence(index: usize, histories: &[Vec<Usable<'_>>], taken: Option<Usable<'_>>, usable: usize) -> String {
+    let Some(taken) = taken else { return "not taken".into() };
+    let home = histories.iter().find(|h| h.iter().any(|u| u.index == taken.index));
+    let Some((one, history)) = histories.iter().find_map(|h| Some((h.iter().find(|u| u.index == index)?, h)))
+    else {
+        return "not taken".into();
+    };
+    if one.index == taken.index {
+        let of = if usable == 1 { "the only usable one".into() } else { format!("the newest of {usable} usable ones") };
+        return format!("taken: {of}, revision {}, {}", one.facts.revision, identity(&one.candidate.identity));
+    }
+    if home.is_some_and(|h| h.iter().any(|u| u.index == index)) {
+        let behind = taken.facts.revision.saturating_sub(one.facts.revision);
+        return if behind == 0 && taken.wal_holds_more && !one.wal_holds_more {
+            "not taken: the one taken holds more in its WAL".into()
+        } else if behind == 0 {
+            "not taken: as new as the one taken, which is simpler to restore".into()
+        } else {
+            format!("not taken: {} older than the one taken", count(behind.unsigned_abs(), "revision"))
+        };
+    }
+    let until = |h: &[Usable<'_>]| current_ms(h).map_or("an unknown time".into(), time);
+    format!(
+        "not taken: of another history (revisions can't be compared), current until {}; the one taken until {}",
+        until(history),
+        home.map_or_else(|| "an unknown time".into(), |h| until(h))
+    )
+}
+
+fn identity(identity: &Identity) -> String {
+    match identity {
+        Identity::Same(evidence) => format!("of this cluster: {evidence}"),
+        Identity::Unknown(why) => format!("taken by your consent, as it can't be told whose it is: {why}"),
+        Identity::Other(evidence) => format!("of another cluster: {evidence}"),
+    }
+}
