@@ -78,7 +78,7 @@ pub struct Set {
     hosts: Vec<Host>,
     since: String,
     keep: bool,
-    _lock: cache::Lock,
+    _lock: Option<cache::Lock>,
 }
 
 impl Set {
@@ -110,28 +110,28 @@ impl Set {
             host::link_shared(&base, &host_dir)?;
             hosts.push(Host::at(&spec, &host_dir, &base));
         }
-        let set = Self { kind, dir, hosts, since: now()?, keep: false, _lock: lock };
+        let set = Self { kind, dir, hosts, since: now()?, keep: false, _lock: Some(lock) };
         set.boot()?;
         Ok(set)
     }
 
-    /// The set that was left running by [`Set::stay`], if any.
+    /// The set that runs now, if any: left by [`Set::stay`], or in another process's hands. It is not locked,
+    /// and stays when the value is dropped.
     ///
     /// # Errors
     /// When the base is not built.
     pub fn running() -> Result<Option<Self>> {
-        let lock = cache::Lock::wait("live")?;
         let dir = live()?;
         let Ok(name) = fs::read_to_string(dir.join("kind")) else { return Ok(None) };
         let kind: Kind = name.trim().parse()?;
         let base = base::built()?;
         let host = |spec: &HostSpec| Host::at(spec, &dir.join("hosts").join(&spec.name), &base);
         let hosts = kind.specs().iter().map(host).collect();
-        Ok(Some(Self { kind, dir, hosts, since: String::new(), keep: true, _lock: lock }))
+        Ok(Some(Self { kind, dir, hosts, since: String::new(), keep: true, _lock: None }))
     }
 
-    /// Leaves the set running when this value is dropped: [`Set::running`] finds it again, [`clean`] ends it.
-    pub fn stay(&mut self) {
+    /// Leaves the set running, unlocked: [`Set::running`] finds it again, [`clean`] ends it.
+    pub fn stay(mut self) {
         self.keep = true;
     }
 
@@ -343,7 +343,7 @@ pub fn make(kind: Kind) -> Result<()> {
     access(&dir, &base, &hosts)?;
     cache::write(&dir.join("kind"), kind.name())?;
     // dropped on the way out, whatever happens
-    let set = Set { kind, dir, hosts, since: now()?, keep: false, _lock: lock };
+    let set = Set { kind, dir, hosts, since: now()?, keep: false, _lock: Some(lock) };
     set.boot()?;
     match kind {
         Kind::Kubeadm1 | Kind::Kubeadm3 => kubeadm::make(&set)?,

@@ -2,6 +2,7 @@
 //! this file only dispatches.
 
 mod bench;
+mod demo_task;
 mod dist_task;
 mod setup_task;
 mod test_task;
@@ -25,6 +26,8 @@ enum Task {
     Test(test_task::Args),
     /// Measure speed as ratios against the stock tools
     Bench(bench::Args),
+    /// Make a cluster, destroy its etcd, recover it, show the report
+    Demo,
     /// Build the one static binary
     Dist,
     /// Build real components and run real clusters on this machine
@@ -36,6 +39,7 @@ fn main() -> anyhow::Result<()> {
         Task::Setup => setup_task::run(),
         Task::Test(args) => test_task::run(&args),
         Task::Bench(args) => bench::run(&args),
+        Task::Demo => demo_task::run(),
         Task::Dist => dist_task::run(),
         Task::Testbed(args) => testbed_task::run(args),
     }

@@ -71,8 +71,7 @@ fn build(names: &[String]) -> Result<()> {
 }
 
 fn up(kind: Kind) -> Result<()> {
-    let mut set = Set::load(kind)?;
-    set.stay();
+    Set::load(kind)?.stay();
     status()
 }
 

@@ -40,7 +40,9 @@ fn closure(package: &str) -> BTreeSet<String> {
 #[test]
 fn pure_crates_know_no_outside() {
     let outside = ["tokio", "tonic", "kube", "etcd-client", "rekindle-world", "rekindle-run", "rekindle"];
-    for package in ["boltfile", "etcd-disk", "kube-storage", "rekindle-model", "rekindle-diagnose", "rekindle-plan"] {
+    for package in
+        ["boltfile", "etcd-disk", "kube-storage", "rekindle-model", "rekindle-diagnose", "rekindle-plan"]
+    {
         let known = closure(package);
         for name in outside {
             assert!(!known.contains(name), "{package} must not know {name}");
