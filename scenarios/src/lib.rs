@@ -3,7 +3,7 @@
 //! Each file in `tests/` is one scenario of the recovery contract; `cargo xtask test --only s1` runs one.
 
 use anyhow::{Context, Result, bail};
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::Value;
 use std::process::Output;
 use std::time::Duration;
@@ -74,10 +74,17 @@ impl Cluster {
     /// # Errors
     /// When it does not get ready.
     pub fn load(kind: Kind) -> Result<Self> {
-        let binary = binary()?;
+        Self::load_with(kind, &binary()?)
+    }
+
+    /// [`Cluster::load`] with this binary.
+    ///
+    /// # Errors
+    /// When it does not get ready.
+    pub fn load_with(kind: Kind, binary: &Utf8Path) -> Result<Self> {
         let set = Set::load(kind)?;
         for host in set.control_planes() {
-            host.push(&binary, REKINDLE)?;
+            host.push(binary, REKINDLE)?;
             host.exec_ok(&["chmod", "755", REKINDLE])?;
         }
         Ok(Self { set })
@@ -174,4 +181,79 @@ pub const STOP_ALL: &str = "systemctl stop kubelet; for p in etcd kube-apiserver
 pub fn codes(report: &Value) -> Vec<String> {
     let findings = report.get("findings").and_then(Value::as_array);
     findings.into_iter().flatten().filter_map(|f| f.get("code")?.as_str().map(str::to_owned)).collect()
+}
+
+/// The three control-plane hosts of [`Kind::Kubeadm3`].
+pub const THREE: [&str; 3] = ["cp1", "cp2", "cp3"];
+
+impl Cluster {
+    /// Saves a snapshot of the etcd of `host` into a folder of this machine and returns the folder.
+    ///
+    /// # Errors
+    /// When it is not saved.
+    pub fn snapshot_here(&self, host: &str) -> Result<Utf8PathBuf> {
+        self.snapshot(host, "/backup/snap.db")?;
+        let folder = self.set.dir().join("backup");
+        std::fs::create_dir_all(&folder)?;
+        std::fs::write(folder.join("snap.db"), self.set.host(host)?.read("/backup/snap.db")?)?;
+        Ok(folder)
+    }
+
+    /// `recover --yes` over SSH for these hosts; the JSON report of a verified recovery.
+    ///
+    /// # Errors
+    /// When the exit code is not 0 or something was not proved.
+    pub fn recover_from_outside(&self, hosts: &[&str], args: &[&str]) -> Result<Value> {
+        let args = [args, &["--yes", "-o", "json"]].concat();
+        let called = self.from_outside("recover", hosts, &args)?.expect(0)?;
+        verified(&called)
+    }
+
+    /// Live keys and revision of each member, as stock etcdctl on its host tells it.
+    ///
+    /// # Errors
+    /// When a member does not answer.
+    pub fn hash_kv(&self, hosts: &[&str]) -> Result<Vec<Value>> {
+        let etcdctl = testbed::components::etcd_line("3.6")?.etcdctl;
+        let pki = "/etc/kubernetes/pki/etcd";
+        hosts
+            .iter()
+            .map(|name| {
+                let host = self.set.host(name)?;
+                host.push(&etcdctl, "/usr/local/bin/etcdctl")?;
+                let text = host.exec_ok(&[
+                    "/usr/local/bin/etcdctl",
+                    "--endpoints=https://127.0.0.1:2379",
+                    &format!("--cacert={pki}/ca.crt"),
+                    &format!("--cert={pki}/healthcheck-client.crt"),
+                    &format!("--key={pki}/healthcheck-client.key"),
+                    "endpoint",
+                    "hashkv",
+                    "-w",
+                    "json",
+                ])?;
+                let value: Value = serde_json::from_str(&text)?;
+                value.pointer("/0/HashKV").cloned().with_context(|| format!("no HashKV in {text}"))
+            })
+            .collect()
+    }
+}
+
+/// The report of a call that must have ended verified, with everything it set out to prove proved.
+///
+/// # Errors
+/// When it did not.
+pub fn verified(called: &Called) -> Result<Value> {
+    let report = called.json()?;
+    if report.get("outcome").and_then(Value::as_str) != Some("verified") {
+        bail!("the outcome is {:?}\n{}", report.get("outcome"), called.stderr);
+    }
+    let proofs = report.get("verifications").and_then(Value::as_array).context("no verifications")?;
+    if proofs.is_empty() {
+        bail!("verified, but nothing was proved");
+    }
+    match proofs.iter().find(|proof| proof.pointer("/held/known") != Some(&Value::Bool(true))) {
+        Some(proof) => bail!("called verified, but not proved: {proof}"),
+        None => Ok(report),
+    }
 }

@@ -2,7 +2,7 @@
 //! is saved before anything is stopped, and preferred when newer; else the newest snapshot that verifies is taken.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
-use scenarios::{Called, Cluster, STOP_ALL};
+use scenarios::{Called, Cluster, STOP_ALL, verified};
 use testbed::set::Kind;
 
 const SNAPSHOT: &str = "/backup/snap.db";
@@ -19,11 +19,7 @@ fn cluster() -> Cluster {
 fn recover(cluster: &Cluster) -> Called {
     let called = cluster.on("cp1", &["recover", "--snapshot", "/backup", "--yes", "-o", "json"]).unwrap();
     let called = called.expect(0).unwrap();
-    let report = called.json().unwrap();
-    assert_eq!(report["outcome"], "verified", "{}", called.stderr);
-    for proof in report["verifications"].as_array().unwrap() {
-        assert_eq!(proof["held"]["known"], true, "{proof}");
-    }
+    verified(&called).unwrap();
     called
 }
 

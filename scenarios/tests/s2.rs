@@ -1,0 +1,90 @@
+//! S2: three members, two disks lost, quorum gone. All three are restored in parallel over SSH, from the newer of the best
+//! snapshot and the survivor.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
+
+use scenarios::{Cluster, STOP_ALL, THREE};
+use testbed::set::Kind;
+
+/// `early` is in the snapshot, `late` only in etcd.
+fn cluster() -> (Cluster, String) {
+    let cluster = Cluster::load(Kind::Kubeadm3).unwrap();
+    cluster.mark("early").unwrap();
+    let backup = cluster.snapshot_here("cp1").unwrap();
+    cluster.mark("late").unwrap();
+    (cluster, backup.into_string())
+}
+
+fn members_agree(cluster: &Cluster) {
+    let hashes = cluster.hash_kv(&THREE).unwrap();
+    let cluster_ids: Vec<_> = hashes.iter().map(|h| h["header"]["cluster_id"].clone()).collect();
+    assert!(cluster_ids.windows(2).all(|pair| pair[0] == pair[1]), "{hashes:?}");
+}
+
+// One disk wiped, one garbled; the third member is whole but alone. It holds more than the snapshot does.
+#[test]
+fn two_disks_lost() {
+    let (cluster, backup) = cluster();
+    for host in THREE {
+        cluster.fault(host, STOP_ALL).unwrap();
+    }
+    cluster.fault("cp2", "rm -rf /var/lib/etcd/member").unwrap();
+    let garble =
+        "dd if=/dev/urandom of=/var/lib/etcd/member/snap/db bs=4096 count=60 seek=2 conv=notrunc status=none";
+    cluster.fault("cp3", garble).unwrap();
+    for host in THREE {
+        cluster.fault(host, "systemctl start kubelet").unwrap();
+    }
+    let report = cluster.recover_from_outside(&THREE, &["--snapshot", &backup]).unwrap();
+    assert!(
+        report["rpo"]["lostEndRevision"]["known"].is_null(),
+        "RPO 0 from a lone survivor: {}",
+        report["rpo"]
+    );
+    cluster.assert_works("after").unwrap();
+    assert!(cluster.has_mark("early").unwrap());
+    assert!(cluster.has_mark("late").unwrap(), "the survivor was newer, and was not taken");
+    members_agree(&cluster);
+}
+
+// All three disks are gone: the snapshot is all there is.
+#[test]
+fn three_disks_lost() {
+    let (cluster, backup) = cluster();
+    for host in THREE {
+        cluster.fault(host, &format!("{STOP_ALL}; rm -rf /var/lib/etcd/member")).unwrap();
+    }
+    cluster.recover_from_outside(&THREE, &["--snapshot", &backup]).unwrap();
+    cluster.assert_works("after").unwrap();
+    assert!(cluster.has_mark("early").unwrap());
+    assert!(!cluster.has_mark("late").unwrap());
+    members_agree(&cluster);
+}
+
+// Two hosts are gone for good: restored on the one that is left. The others are named as still to be added.
+#[test]
+fn two_hosts_lost_for_good() {
+    let (cluster, backup) = cluster();
+    cluster.set.host("cp2").unwrap().power_cut().unwrap();
+    cluster.set.host("cp3").unwrap().power_cut().unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    let args = ["--snapshot", &backup, "--lost", "root@cp2", "--lost", "root@cp3"];
+    let called =
+        cluster.from_outside("recover", &["cp1"], &[&args[..], &["--yes", "-o", "json"]].concat()).unwrap();
+    let report = called.expect(0).unwrap().json().unwrap();
+    let left = report["leftToDo"].to_string();
+    assert!(left.contains("cp2") && left.contains("cp3"), "the lost hosts are not named: {left}");
+    let found = cluster
+        .set
+        .kubectl_ok(&[
+            "--server",
+            "https://10.77.0.11:6443",
+            "get",
+            "configmaps",
+            "-n",
+            "default",
+            "-o",
+            "name",
+        ])
+        .unwrap();
+    assert!(found.contains("configmap/early") && found.contains("configmap/late"), "{found}");
+}
