@@ -208,3 +208,55 @@ fn node_member(hex: &str, node: &Node) -> Result<Member, String> {
         is_learner: raft.is_learner,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn three() -> NewCluster {
+        let text = "m1=http://127.0.0.1:1001,m2=http://127.0.0.1:1002,m3=http://127.0.0.1:1003";
+        NewCluster::from_initial_cluster(text, "tok").unwrap()
+    }
+
+    #[test]
+    fn a_founding_snap_is_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = write(dir.path(), &three()).unwrap();
+        assert_eq!(path.file_name().unwrap(), "0000000000000001-0000000000000003.snap");
+        let snap = read(&path).unwrap();
+        assert_eq!((snap.index, snap.term), (3, 1));
+        assert_eq!(snap.voters, three().by_id().iter().map(|(id, _)| *id).collect::<Vec<_>>());
+        assert!(snap.learners.is_empty());
+        assert_eq!(snap.members.len(), 3);
+        assert_eq!(snap.members[0].peer_urls, ["http://127.0.0.1:1003"]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_changed_or_cut_snap_is_refused(at in 0.0f64..1.0, flip in 1u8.., cut: bool) {
+            let mut bytes = encode(&three());
+            let at = (bytes.len() as f64 * at) as usize;
+            if cut {
+                bytes.truncate(at);
+            } else {
+                bytes[at] ^= flip;
+            }
+            prop_assert!(parse(&bytes).is_err());
+        }
+
+        #[test]
+        fn any_bytes_are_survived(bytes: Vec<u8>) {
+            let _ = parse(&bytes);
+        }
+
+        /// The checksum fits, the content is anything.
+        #[test]
+        fn any_store_is_survived(json: String) {
+            let snapshot = RaftSnapshot { data: Some(json.into_bytes()), metadata: None };
+            let data = snapshot.encode_to_vec();
+            let _ = parse(&SnapFile { crc: Some(crc32c::crc32c(&data)), data: Some(data) }.encode_to_vec());
+        }
+    }
+}

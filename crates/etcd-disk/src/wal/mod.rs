@@ -10,6 +10,8 @@
 
 mod frame;
 mod read;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use std::path::PathBuf;

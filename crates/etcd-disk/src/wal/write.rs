@@ -93,14 +93,15 @@ pub(crate) fn conf_state(cluster: &NewCluster) -> ConfState {
     ConfState { voters, auto_leave: Some(false), ..ConfState::default() }
 }
 
+/// Frames records and runs the checksum on.
 #[derive(Default)]
-struct Encoder {
-    bytes: Vec<u8>,
-    crc: u32,
+pub(super) struct Encoder {
+    pub(super) bytes: Vec<u8>,
+    pub(super) crc: u32,
 }
 
 impl Encoder {
-    fn record(&mut self, kind: i64, data: Option<Vec<u8>>) {
+    pub(super) fn record(&mut self, kind: i64, data: Option<Vec<u8>>) {
         self.crc = crc32c::crc32c_append(self.crc, data.as_deref().unwrap_or_default());
         let record = WalRecord { kind: Some(kind), crc: Some(self.crc), data }.encode_to_vec();
         let (field, pad) = join_length(record.len());
