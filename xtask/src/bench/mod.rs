@@ -3,13 +3,14 @@
 mod fixture;
 mod measure;
 mod rows;
+mod rto;
 
 use anyhow::Result;
 
 /// Arguments.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only these rows (restore, bump, three, verify)
+    /// Only these rows (restore, bump, three, verify, rto)
     #[arg(long, value_name = "ROW")]
     only: Vec<String>,
     /// Runs of each command; the median counts
@@ -23,7 +24,13 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     crate::setup_task::run()?;
     testbed::components::build(&["etcd-3.6".into()])?;
-    let fixture = fixture::snapshot(args.revisions)?;
     let binary = crate::dist_task::build()?;
-    rows::run(&binary, &fixture, args.runs, &args.only)
+    if args.only != ["rto"] {
+        let fixture = fixture::snapshot(args.revisions)?;
+        rows::run(&binary, &fixture, args.runs, &args.only)?;
+    }
+    if args.only.is_empty() || args.only.iter().any(|row| row == "rto") {
+        rto::run(&binary)?;
+    }
+    Ok(())
 }

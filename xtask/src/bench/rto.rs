@@ -1,0 +1,193 @@
+//! RTO: the official runbook by script, patient and impatient, beside `rekindle recover`, to the same ends: `/readyz` of
+//! every API server, and all nodes Ready with leases renewed after that. One run each, on fresh copies of one cluster.
+
+use anyhow::{Context, Result, ensure};
+use camino::Utf8Path;
+use scenarios::{Cluster, STOP_ALL};
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use testbed::set::{self, Kind};
+use testbed::{base, cmd, components};
+
+/// Who recovers.
+#[derive(Clone, Copy, PartialEq)]
+enum Who {
+    /// Moves the manifests away and waits until everything has stopped.
+    Patient,
+    /// Moves them away and kills.
+    Impatient,
+    Rekindle,
+}
+
+struct Times {
+    ready: Duration,
+    nodes: Duration,
+    peak_mib: u64,
+}
+
+/// Runs the two rows.
+#[allow(clippy::print_stdout)] // the table is this task's answer
+pub(super) fn run(rekindle: &Utf8Path) -> Result<()> {
+    components::build(&[])?;
+    base::build()?;
+    println!("| recovery | patient runbook | impatient runbook | rekindle | ratios | must reach |");
+    println!("|---|---|---|---|---|---|");
+    for (kind, work) in [
+        (Kind::Kubeadm1, "kubeadm single node, etcd lost"),
+        (Kind::Kubeadm3, "three kubeadm members, quorum lost"),
+    ] {
+        let mut row = format!("| {work} |");
+        let mut times = Vec::new();
+        for who in [Who::Patient, Who::Impatient, Who::Rekindle] {
+            let took = measure(kind, who, rekindle)?;
+            let (ready, nodes) = (took.ready.as_secs_f64(), took.nodes.as_secs_f64());
+            let _ = write!(row, " readyz {ready:.1} s, nodes {nodes:.1} s");
+            if who == Who::Rekindle {
+                let _ = write!(row, ", {} MiB", took.peak_mib);
+            }
+            row.push_str(" |");
+            times.push((ready, nodes));
+        }
+        if let [patient, impatient, ours] = times.as_slice() {
+            let _ = write!(
+                row,
+                " readyz {:.2} / {:.2}, nodes {:.2} / {:.2} | 0.3 patient, 0.7 impatient |",
+                ours.0 / patient.0,
+                ours.0 / impatient.0,
+                ours.1 / patient.1,
+                ours.1 / impatient.1
+            );
+        }
+        println!("{row}");
+    }
+    Ok(())
+}
+
+fn measure(kind: Kind, who: Who, rekindle: &Utf8Path) -> Result<Times> {
+    let cluster = Cluster::load_with(kind, rekindle)?;
+    cluster.mark("precious")?;
+    let backup = cluster.snapshot_here("cp1")?;
+    let hosts: Vec<String> = cluster.set.control_planes().map(|host| host.name.clone()).collect();
+    break_etcd(&cluster, &hosts)?;
+    let urls: Vec<String> =
+        cluster.set.control_planes().map(|host| format!("https://{}:6443/readyz", host.ip)).collect();
+    let (start, since, end) = (Instant::now(), set::now()?, AtomicBool::new(false));
+    let (worked, ready) = std::thread::scope(|scope| {
+        let sampler = scope.spawn(|| last_not_ready(&urls, start, &end));
+        let worked = work(&cluster, &hosts, &backup, who, rekindle, &since);
+        let nodes = start.elapsed();
+        end.store(true, Ordering::Relaxed);
+        (worked.map(|peak_mib| (peak_mib, nodes)), sampler.join())
+    });
+    let (peak_mib, nodes) = worked?;
+    let ready = ready.map_err(|_| anyhow::anyhow!("the sampler failed"))?;
+    ensure!(cluster.has_mark("precious")?, "the data is not back");
+    Ok(Times { ready, nodes, peak_mib })
+}
+
+/// Recovers, then waits until all is ready and renewed.
+fn work(
+    cluster: &Cluster,
+    hosts: &[String],
+    backup: &Utf8Path,
+    who: Who,
+    rekindle: &Utf8Path,
+    since: &str,
+) -> Result<u64> {
+    let mut peak_mib = 0;
+    match who {
+        Who::Rekindle => peak_mib = recover(cluster, hosts, backup, rekindle)?,
+        _ => runbook(cluster, hosts, who == Who::Patient)?,
+    }
+    cluster.set.wait_ready_since(since, Duration::from_secs(400))?;
+    Ok(peak_mib)
+}
+
+/// One node: its data dir is deleted. Three: one disk wiped, one garbled. kubelet runs, as it does in real life.
+fn break_etcd(cluster: &Cluster, hosts: &[String]) -> Result<()> {
+    for host in hosts {
+        cluster.fault(host, STOP_ALL)?;
+    }
+    let (wiped, garbled) = if hosts.len() == 1 { ("cp1", None) } else { ("cp2", Some("cp3")) };
+    cluster.fault(wiped, "rm -rf /var/lib/etcd/member")?;
+    if let Some(host) = garbled {
+        cluster.fault(
+            host,
+            "dd if=/dev/urandom of=/var/lib/etcd/member/snap/db bs=4096 count=60 seek=2 conv=notrunc status=none",
+        )?;
+    }
+    for host in hosts {
+        cluster.fault(host, "systemctl start kubelet")?;
+    }
+    std::thread::sleep(Duration::from_secs(15));
+    Ok(())
+}
+
+fn recover(cluster: &Cluster, hosts: &[String], backup: &Utf8Path, rekindle: &Utf8Path) -> Result<u64> {
+    let mut command = cmd::command(rekindle.as_str(), ["recover", "--yes", "--snapshot", backup.as_str()]);
+    for host in hosts {
+        command.args(["--host", &format!("root@{host}")]);
+    }
+    command.args(["--ssh-config", cluster.set.ssh_config().as_str()]);
+    command.args(["--state-dir", cluster.state_dir().as_str()]);
+    Ok(super::measure::once(&mut command)?.peak_mib)
+}
+
+/// The documented way: all manifests away, wait, etcdutl restore with a bump on every member, data in place, manifests
+/// back, kubelet restarted. Hosts are worked in parallel, which favours the runbook.
+fn runbook(cluster: &Cluster, hosts: &[String], patient: bool) -> Result<()> {
+    let snapshot = cluster.set.host("cp1")?.read("/backup/snap.db")?;
+    for host in hosts {
+        cluster.set.host(host)?.write("/backup/snap.db", &snapshot)?;
+    }
+    let ip = |name: &String| cluster.set.host(name).map(|host| host.ip.to_string());
+    let members: Vec<String> =
+        hosts.iter().map(|name| Ok(format!("{name}=https://{}:2380", ip(name)?))).collect::<Result<_>>()?;
+    let gone = "while pgrep -x etcd || pgrep -x kube-apiserver; do sleep 0.2; done >/dev/null";
+    let kill = "pkill -9 -x etcd; pkill -9 -x kube-apiserver; pkill -9 -x kube-controller; pkill -9 -x kube-scheduler;";
+    let stop = if patient { gone.to_owned() } else { format!("sleep 1; {kill} {gone}") };
+    parallel(cluster, hosts, |name| {
+        Ok(format!(
+            "set +e; mkdir -p /etc/kubernetes/stopped; mv /etc/kubernetes/manifests/*.yaml /etc/kubernetes/stopped/; {stop}; \
+             mv /var/lib/etcd/member /var/lib/etcd/member.old 2>/dev/null; rm -rf /var/lib/etcd-restored; set -e; \
+             etcdutl snapshot restore /backup/snap.db --data-dir /var/lib/etcd-restored --name {name} \
+             --initial-cluster {} --initial-cluster-token recovered --initial-advertise-peer-urls https://{}:2380 \
+             --bump-revision 1000000000 --mark-compacted; mkdir -p /var/lib/etcd; \
+             mv /var/lib/etcd-restored/member /var/lib/etcd/member",
+            members.join(","),
+            ip(name)?
+        ))
+    })?;
+    parallel(cluster, hosts, |_| {
+        Ok("mv /etc/kubernetes/stopped/*.yaml /etc/kubernetes/manifests/; systemctl restart kubelet"
+            .to_owned())
+    })
+}
+
+fn parallel(cluster: &Cluster, hosts: &[String], script: impl Fn(&String) -> Result<String>) -> Result<()> {
+    let mut children = Vec::new();
+    for name in hosts {
+        let script = script(name)?;
+        let mut command = cluster.set.host(name)?.exec_command(&["/bin/bash", "-c", &script])?;
+        children
+            .push((name, command.stdout(std::process::Stdio::null()).spawn().context("cannot start bash")?));
+    }
+    for (name, mut child) in children {
+        let status = child.wait()?;
+        ensure!(status.success(), "the runbook on {name}: {status}");
+    }
+    Ok(())
+}
+
+/// Asks `/readyz` of every API server again and again until told to end; when one of them last did not say ok.
+fn last_not_ready(urls: &[String], start: Instant, end: &AtomicBool) -> Duration {
+    let mut last = Duration::ZERO;
+    while !end.load(Ordering::Relaxed) {
+        if !urls.iter().all(|url| cmd::sh("curl", ["-skf", "--max-time", "2", url]).is_ok()) {
+            last = start.elapsed();
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    last
+}
