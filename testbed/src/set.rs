@@ -307,13 +307,15 @@ pub fn is_made(kind: Kind) -> Result<bool> {
 pub fn clean() -> Result<()> {
     let dir = live()?;
     let base = cache::root()?.join("base");
-    if let Ok(entries) = dir.join("hosts").read_dir_utf8() {
-        for entry in entries {
-            let entry = entry.with_context(|| format!("cannot list {dir}/hosts"))?;
-            let spec = HostSpec::new(entry.file_name(), 0);
-            Host::at(&spec, entry.path(), &base).tear_down()?;
-        }
+    let mut hosts = Vec::new();
+    for entry in dir.join("hosts").read_dir_utf8().into_iter().flatten() {
+        let entry = entry.with_context(|| format!("cannot list {dir}/hosts"))?;
+        hosts.push(Host::at(&HostSpec::new(entry.file_name(), 0), entry.path(), &base));
     }
+    std::thread::scope(|scope| {
+        let ends: Vec<_> = hosts.iter().map(|host| scope.spawn(|| host.tear_down())).collect();
+        ends.into_iter().try_for_each(|end| end.join().unwrap_or_else(|_| bail!("a thread panicked")))
+    })?;
     cache::remove_tree(&dir)?;
     cgroup::remove_parents()?;
     net::down()

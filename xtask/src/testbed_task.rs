@@ -29,6 +29,12 @@ enum Action {
         /// kubeadm1 or kubeadm3
         set: Kind,
     },
+    /// Create objects in the running cluster: ConfigMaps and Secrets of about 1 KB
+    Fill {
+        /// How many
+        #[arg(default_value_t = 500)]
+        objects: usize,
+    },
     /// End the running cluster and remove what is left of it
     Down,
     /// Say what is built, saved and running
@@ -50,6 +56,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Action::Make { sets } if sets.is_empty() => Kind::ALL.into_iter().try_for_each(set::make),
         Action::Make { sets } => sets.into_iter().try_for_each(set::make),
         Action::Up { set } => up(set),
+        Action::Fill { objects } => running()?.fill(objects),
         Action::Down => {
             let _lock = cache::Lock::wait("live")?;
             set::clean()
@@ -96,11 +103,14 @@ fn status() -> Result<()> {
     Ok(())
 }
 
+fn running() -> Result<Set> {
+    Set::running()?.context("no cluster runs: `cargo xtask testbed up SET` first")
+}
+
 fn exec(host: &str, command: &[String]) -> Result<()> {
     let args: Vec<&str> = command.iter().map(String::as_str).collect();
     let mut command = {
-        let set = Set::running()?.context("no cluster runs: `cargo xtask testbed up SET` first")?;
-        set.host(host)?.exec_command(&args)?
+        running()?.host(host)?.exec_command(&args)?
     };
     command.stdin(std::process::Stdio::inherit());
     Err(command.exec()).context("cannot start nsenter")
