@@ -325,3 +325,38 @@ impl<'a> KeySequence<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The published test vectors of FNV-1a, 64 bits.
+    #[test]
+    fn fnv1a_gives_the_published_values() {
+        assert_eq!(fnv1a_64(b""), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(fnv1a_64(b"a"), 0xaf63_dc4c_8601_ec8c);
+        assert_eq!(fnv1a_64(b"foobar"), 0x8594_4171_f739_67e8);
+    }
+
+    /// A meta page goes out and comes back, and any one changed byte of it is noticed.
+    #[test]
+    fn a_meta_page_survives_no_changed_byte() {
+        let meta = Meta {
+            page_size: 4096,
+            root: 3,
+            root_sequence: 5,
+            freelist: None,
+            high_water_mark: 1 << 40,
+            txid: 77,
+        };
+        let bytes = meta.to_bytes();
+        assert_eq!(bytes[..8], [0xED, 0xDA, 0x0C, 0xED, 2, 0, 0, 0]);
+        assert_eq!(Meta::parse(&bytes), Ok(meta));
+        for at in 0..bytes.len() {
+            let mut changed = bytes;
+            changed[at] ^= 0x10;
+            assert!(Meta::parse(&changed).is_err(), "byte {at}");
+        }
+        assert_eq!(Meta::parse(&bytes[..63]), Err(MetaFault::Unreadable));
+    }
+}

@@ -34,3 +34,23 @@ pub fn lock_state(path: &Path) -> Result<LockState, Error> {
         Err(e) => Err(io("probe its lock", e.into())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A database that another has open shows as held, whichever kind of lock it took; the probe leaves nothing behind.
+    #[test]
+    fn a_held_lock_is_seen_and_a_free_one_is_left_free() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert_eq!(lock_state(file.path()).unwrap(), LockState::Free);
+        for kind in [FlockOperation::LockExclusive, FlockOperation::LockShared] {
+            flock(file.as_file(), kind).unwrap();
+            assert_eq!(lock_state(file.path()).unwrap(), LockState::HeldByAnother);
+            flock(file.as_file(), FlockOperation::Unlock).unwrap();
+            assert_eq!(lock_state(file.path()).unwrap(), LockState::Free);
+        }
+        let e = lock_state(Path::new("/no/such/db")).unwrap_err();
+        assert!(e.to_string().contains("/no/such/db"), "{e}");
+    }
+}

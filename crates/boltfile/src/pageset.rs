@@ -51,3 +51,25 @@ fn word_of(page: u64) -> usize {
 fn bit_of(page: u64) -> u64 {
     1 << (page % 64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pages far apart, at the borders of words and chunks, are told apart and counted once.
+    #[test]
+    fn pages_are_told_apart() {
+        let mut set = PageSet::default();
+        let pages = [0, 1, 63, 64, 32_767, 32_768, 1_000_000];
+        for page in pages {
+            assert!(!set.contains(page));
+            assert!(set.insert(page));
+            assert!(!set.insert(page));
+        }
+        assert_eq!(set.len(), pages.len() as u64);
+        assert!(pages.iter().all(|page| set.contains(*page)));
+        assert!([2, 62, 65, 32_769, 999_999].iter().all(|page| !set.contains(*page)));
+        set.clear();
+        assert!(!set.contains(63) && set.len() == 0);
+    }
+}

@@ -78,8 +78,6 @@ impl TreeBuilder {
     }
 
     /// Appends an element to the present leaf, or to the next when it does not fit.
-    ///
-    /// What lies behind a large value in its last overflow page is used for the rows after it.
     #[inline]
     pub(crate) fn add(
         &mut self,
@@ -88,14 +86,24 @@ impl TreeBuilder {
         key: &[u8],
         value: &[u8],
     ) -> Result<(), Error> {
+        let element_bytes = ELEMENT_BYTES + key.len() + value.len();
+        // In the last page of a run there is room for the rows after a large one.
         let room = self.leaf.bytes().next_multiple_of(self.page_bytes);
-        if !self.leaf.elements.is_empty()
-            && self.leaf.bytes() + ELEMENT_BYTES + key.len() + value.len() > room
-        {
+        if self.leaf.bytes() + element_bytes > room && !self.saves_a_page(element_bytes) {
             self.write_leaf(sink)?;
         }
         self.leaf.push(u64::from(flags), key, value);
         Ok(())
+    }
+
+    /// Whether an element that does not fit takes fewer pages in the present leaf than in one of its own. Only while
+    /// the leaf is a page or a row long, so that runs do not grow: bbolt, too, puts at least two rows into a page.
+    fn saves_a_page(&self, element_bytes: usize) -> bool {
+        let pages = |bytes: usize| bytes.div_ceil(self.page_bytes);
+        let leaf_bytes = self.leaf.bytes();
+        (leaf_bytes <= self.page_bytes || self.leaf.elements.len() < 2)
+            && pages(leaf_bytes + element_bytes)
+                < pages(leaf_bytes) + pages(PAGE_HEADER_BYTES + element_bytes)
     }
 
     /// Writes what is left, from the leaf up to the root: the root's page id.

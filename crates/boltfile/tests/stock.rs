@@ -40,7 +40,7 @@ fn collect<S: ReadAt>(bucket: &Bucket<'_, S>, path: &[Vec<u8>], all: &mut Conten
     let nested = bucket.bucket_names().unwrap();
     for name in &nested {
         let inner = bucket.bucket(name).unwrap().unwrap();
-        collect(&inner, &[path, &[name.clone()]].concat(), all);
+        collect(&inner, &[path, std::slice::from_ref(name)].concat(), all);
     }
     let mut cursor = bucket.cursor();
     while let Some((key, value)) = cursor.next().unwrap() {
