@@ -18,7 +18,7 @@ pub(crate) fn make(set: &Set) -> Result<()> {
     let first = set.host("cp1")?;
     let endpoint = match set.kind {
         Kind::Kubeadm3 => set.host("lb")?.ip,
-        Kind::Kubeadm1 => first.ip,
+        Kind::Kubeadm1 | Kind::Systemd1 => first.ip,
     };
     let endpoint = format!("{endpoint}:6443");
     if set.kind == Kind::Kubeadm3 {
@@ -39,7 +39,7 @@ pub(crate) fn make(set: &Set) -> Result<()> {
 }
 
 /// Waits for the host's containerd, gives it its configuration and enables its kubelet.
-fn prepare(host: &Host, configuration: &str) -> Result<()> {
+pub(crate) fn prepare(host: &Host, configuration: &str) -> Result<()> {
     host.write("/etc/kubeadm.yaml", configuration)?;
     cmd::wait_for(&format!("containerd on {}", host.name), Duration::from_secs(60), || {
         host.exec_ok(&["ctr", "version"]).map(Some)
@@ -49,7 +49,7 @@ fn prepare(host: &Host, configuration: &str) -> Result<()> {
 }
 
 /// kubeadm's configuration file for one host: all kinds in one, each command takes those it needs.
-fn configuration(host: &Host, endpoint: &str) -> Result<String> {
+pub(crate) fn configuration(host: &Host, endpoint: &str) -> Result<String> {
     let control_plane = if host.name.starts_with("cp") {
         format!(
             "controlPlane:\n  localAPIEndpoint: {{advertiseAddress: {}, bindPort: 6443}}\n  certificateKey: {CERTIFICATE_KEY}",

@@ -20,6 +20,7 @@ mod kubeadm;
 pub mod needs;
 pub mod net;
 pub mod set;
+mod systemd_plane;
 
 pub use host::{Host, HostSpec};
 pub use set::{Kind, Set};

@@ -3,7 +3,7 @@
 //! A test loads a set, breaks it, acts and checks; dropping the [`Set`] cuts the power, unmounts and removes all
 //! of it. One set runs at a time: they share the bridge and its addresses, and loading waits for the other.
 
-use crate::{Host, HostSpec, base, cache, cgroup, cmd, components, host, kubeadm, net};
+use crate::{Host, HostSpec, base, cache, cgroup, cmd, components, host, kubeadm, net, systemd_plane};
 use anyhow::{Context, Result, bail};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::Value;
@@ -20,11 +20,13 @@ pub enum Kind {
     Kubeadm1,
     /// kubeadm, control-plane nodes `cp1` to `cp3` with stacked etcd behind `lb` (haproxy), worker `w1`.
     Kubeadm3,
+    /// etcd, kube-apiserver, kube-controller-manager, kube-scheduler and kubelet as systemd units on `cp1`.
+    Systemd1,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Kubeadm1, Self::Kubeadm3];
+    pub const ALL: [Self; 3] = [Self::Kubeadm1, Self::Kubeadm3, Self::Systemd1];
 
     /// Its name on the command line and in the cache.
     #[must_use]
@@ -32,6 +34,7 @@ impl Kind {
         match self {
             Self::Kubeadm1 => "kubeadm1",
             Self::Kubeadm3 => "kubeadm3",
+            Self::Systemd1 => "systemd1",
         }
     }
 
@@ -39,7 +42,7 @@ impl Kind {
     #[must_use]
     pub fn specs(self) -> Vec<HostSpec> {
         let hosts: &[(&str, u8)] = match self {
-            Self::Kubeadm1 => &[("cp1", 11)],
+            Self::Kubeadm1 | Self::Systemd1 => &[("cp1", 11)],
             Self::Kubeadm3 => &[("lb", 10), ("cp1", 11), ("cp2", 12), ("cp3", 13), ("w1", 21)],
         };
         hosts.iter().map(|(name, last)| HostSpec::new(name, *last)).collect()
@@ -47,7 +50,11 @@ impl Kind {
 
     /// What a saved set was made from: another text means make it anew.
     fn stamp(self) -> String {
-        format!("{}\n{}{}", self.name(), base::stamp(), kubeadm::RECIPE)
+        let recipe = match self {
+            Self::Kubeadm1 | Self::Kubeadm3 => "",
+            Self::Systemd1 => systemd_plane::RECIPE,
+        };
+        format!("{}\n{}{}{recipe}", self.name(), base::stamp(), kubeadm::RECIPE)
     }
 }
 
@@ -349,6 +356,7 @@ pub fn make(kind: Kind) -> Result<()> {
     set.boot()?;
     match kind {
         Kind::Kubeadm1 | Kind::Kubeadm3 => kubeadm::make(&set)?,
+        Kind::Systemd1 => systemd_plane::make(&set)?,
     }
     set.wait_ready(Duration::from_secs(300))?;
     set.power_off()?;

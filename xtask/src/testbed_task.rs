@@ -21,12 +21,12 @@ enum Action {
     },
     /// Make and save clusters that are not saved yet
     Make {
-        /// kubeadm1 or kubeadm3; default: all
+        /// kubeadm1, kubeadm3 or systemd1; default: all
         sets: Vec<Kind>,
     },
     /// Load a fresh copy of a cluster and leave it running
     Up {
-        /// kubeadm1 or kubeadm3
+        /// kubeadm1, kubeadm3 or systemd1
         set: Kind,
     },
     /// Create objects in the running cluster: ConfigMaps and Secrets of about 1 KB
