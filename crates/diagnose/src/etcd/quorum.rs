@@ -1,0 +1,198 @@
+//! The verdict on etcd as a whole: who votes, how many are in order, and whether starting is enough.
+
+use super::{Member, reference};
+use rekindle_model::HostId;
+use rekindle_model::diagnosis::{EtcdVerdict, MemberVerdict};
+use rekindle_model::etcd::EtcdMember;
+use rekindle_model::host::HostFacts;
+use rekindle_model::inventory::Inventory;
+use std::collections::BTreeSet;
+
+/// A voting member: its name or URL for people, and the host it runs on when that host was looked at.
+#[derive(Debug)]
+struct Voter {
+    name: String,
+    host: Option<HostId>,
+}
+
+/// The verdict, and how the voters count (`3 voters, 2 needed; ...`).
+pub(crate) fn judge(inventory: &Inventory, members: &[Member]) -> (EtcdVerdict, String) {
+    if members.is_empty() {
+        let why = "no etcd member was found on the hosts looked at";
+        return (EtcdVerdict::Unknown(why.into()), String::new());
+    }
+    let voters = voters(inventory, members);
+    let needed = voters.len() / 2 + 1;
+    let verdict_of = |voter: &Voter| {
+        let host = voter.host.as_ref()?;
+        members.iter().find(|m| &m.host == host).map(|m| &m.verdict)
+    };
+    let mut intact = Vec::new();
+    let mut lost = Vec::new();
+    let mut unknown = Vec::new();
+    for voter in &voters {
+        match verdict_of(voter) {
+            Some(MemberVerdict::Healthy | MemberVerdict::StoppedIntact | MemberVerdict::NoQuorum) => {
+                intact.push(voter.name.as_str());
+            }
+            Some(verdict) if verdict.is_lost() => lost.push(voter.name.as_str()),
+            _ => unknown.push(voter.name.as_str()),
+        }
+    }
+    let arithmetic = format!(
+        "{} voters, {needed} needed; whole: {}; lost: {}; not known: {}",
+        voters.len(),
+        names(&intact),
+        names(&lost),
+        names(&unknown)
+    );
+    let verdict = if quorum_answers(inventory, members) {
+        with_quorum(members, &voters)
+    } else if members.iter().any(|m| m.verdict == MemberVerdict::EmptyImposter && answers(inventory, &m.host))
+    {
+        EtcdVerdict::EmptyImposter
+    } else if intact.len() >= needed {
+        all_there(members, needed)
+    } else if intact.len() + unknown.len() < needed {
+        EtcdVerdict::DataLost
+    } else {
+        EtcdVerdict::Unknown(format!(
+            "quorum depends on members that could not be judged ({}): name their hosts with --host, or attest that \
+             they are off for good with --lost",
+            names(&unknown)
+        ))
+    };
+    let works = matches!(verdict, EtcdVerdict::Healthy | EtcdVerdict::QuorumHolds);
+    (corrupt_alarm(inventory).filter(|_| works).map_or(verdict, EtcdVerdict::Unknown), arithmetic)
+}
+
+/// A member that is no imposter answers linearizable reads.
+fn quorum_answers(inventory: &Inventory, members: &[Member]) -> bool {
+    inventory.hosts.iter().any(|host| {
+        let quorum = host.etcd_live.known().and_then(|l| l.quorum.known()) == Some(&true);
+        let real = members.iter().any(|m| m.host == host.id && m.verdict != MemberVerdict::EmptyImposter);
+        quorum && real
+    })
+}
+
+fn with_quorum(members: &[Member], voters: &[Voter]) -> EtcdVerdict {
+    if members.iter().all(|m| m.verdict == MemberVerdict::Healthy) {
+        return EtcdVerdict::Healthy;
+    }
+    // nobody is left to replace a single member's data from
+    if voters.len() == 1 && members.iter().any(|m| m.verdict.is_lost()) {
+        return EtcdVerdict::DataLost;
+    }
+    EtcdVerdict::QuorumHolds
+}
+
+/// Enough members are whole: starting those that are stopped is enough, unless all run and find no quorum.
+fn all_there(members: &[Member], needed: usize) -> EtcdVerdict {
+    let running = members.iter().filter(|m| m.verdict == MemberVerdict::NoQuorum).count();
+    if running >= needed {
+        return EtcdVerdict::Unknown(format!(
+            "{running} of the members run with whole data and yet are in no quorum: they may be starting; else look at \
+             their logs, and at the network and the certificates between them"
+        ));
+    }
+    EtcdVerdict::Stopped
+}
+
+fn answers(inventory: &Inventory, host: &HostId) -> bool {
+    let live = inventory.host(host).and_then(|h| h.etcd_live.known());
+    live.is_some_and(|l| l.status.known().is_some())
+}
+
+/// A CORRUPT alarm means that members differ, and nothing read here says which one is right.
+fn corrupt_alarm(inventory: &Inventory) -> Option<String> {
+    let mut alarms = inventory.hosts.iter().filter_map(|h| h.etcd_live.known()?.alarms.known()).flatten();
+    alarms
+        .find(|alarm| alarm.ends_with("CORRUPT"))
+        .map(|alarm| format!("alarm {alarm}: members differ, and which one is right can't be told from here"))
+}
+
+/// The voters by the best list: of a member in quorum, else of any that answers, else of the newest store on a disk,
+/// else by the settings. Lists of imposters do not count while there is another.
+fn voters(inventory: &Inventory, members: &[Member]) -> Vec<Voter> {
+    let real =
+        |h: &&HostFacts| members.iter().any(|m| m.host == h.id && m.verdict != MemberVerdict::EmptyImposter);
+    let live = inventory.hosts.iter().filter(real).filter_map(|h| {
+        let live = h.etcd_live.known()?;
+        let list = live.members.known().filter(|list| !list.is_empty())?;
+        let term = live.status.known().map_or(0, |s| s.raft_term);
+        Some(((live.quorum.known() == Some(&true), term), list))
+    });
+    let disk = inventory.hosts.iter().filter(real).filter_map(|h| {
+        let db = h.etcd_data.known()?.db.known().filter(|db| !db.members.is_empty())?;
+        Some((db.revision, &db.members))
+    });
+    let list: Option<&Vec<EtcdMember>> = live
+        .max_by_key(|(rank, _)| *rank)
+        .map(|(_, list)| list)
+        .or_else(|| disk.max_by_key(|(revision, _)| *revision).map(|(_, list)| list));
+    let mut voters: Vec<Voter> = match list {
+        Some(list) => list
+            .iter()
+            .filter(|m| !m.is_learner)
+            .map(|m| Voter {
+                name: if m.name.is_empty() { m.id.to_string() } else { m.name.clone() },
+                host: inventory.hosts.iter().find(|h| runs(h, m)).map(|h| h.id.clone()),
+            })
+            .collect(),
+        None => by_settings(inventory),
+    };
+    // a host that can't be read, or was attested lost, takes a voter's place that no other host took
+    let taken: BTreeSet<HostId> = voters.iter().filter_map(|v| v.host.clone()).collect();
+    let gone = |h: &&HostFacts| h.unreachable.is_some() || inventory.lost_hosts.contains(&h.id);
+    let mut unread = inventory.hosts.iter().filter(gone).filter(|h| !taken.contains(&h.id));
+    for voter in voters.iter_mut().filter(|v| v.host.is_none()) {
+        voter.host = unread.next().map(|h| h.id.clone());
+    }
+    voters
+}
+
+/// Whether a member of a list is the one on this host: by id, name or peer URL.
+fn runs(host: &HostFacts, member: &EtcdMember) -> bool {
+    let config = host.etcd_config.known();
+    let live = host.etcd_live.known().and_then(|l| l.status.known()).map(|s| s.member_id);
+    live == Some(member.id)
+        || config.is_some_and(|c| {
+            c.peer_urls.iter().any(|url| member.peer_urls.contains(url))
+                || !member.name.is_empty() && c.name == member.name && member.peer_urls.is_empty()
+        })
+}
+
+/// The longest `--initial-cluster`, and every host's own member beside it.
+fn by_settings(inventory: &Inventory) -> Vec<Voter> {
+    let mut names: Vec<(String, Option<HostId>)> = Vec::new();
+    for host in &inventory.hosts {
+        let Some(config) = host.etcd_config.known() else { continue };
+        for (name, _) in &config.initial_cluster {
+            if !names.iter().any(|(known, _)| known == name) {
+                names.push((name.clone(), None));
+            }
+        }
+        match names.iter_mut().find(|(known, _)| known == &config.name) {
+            Some((_, place)) => *place = Some(host.id.clone()),
+            None => names.push((config.name.clone(), Some(host.id.clone()))),
+        }
+    }
+    if names.is_empty() {
+        names = inventory.hosts.iter().map(|h| (h.id.to_string(), Some(h.id.clone()))).collect();
+    }
+    names.into_iter().map(|(name, host)| Voter { name, host }).collect()
+}
+
+/// Whether two hosts' stores carry different cluster ids, both of which hold data.
+pub(crate) fn cluster_ids(inventory: &Inventory) -> Vec<(&HostFacts, rekindle_model::MemberId)> {
+    let id = |h: &HostFacts| {
+        let live = h.etcd_live.known().and_then(|l| l.status.known()).map(|s| s.cluster_id);
+        let disk = h.etcd_data.known().and_then(|d| d.wal.known()).and_then(|w| w.cluster_id);
+        live.or(disk)
+    };
+    inventory.hosts.iter().filter(|h| reference::own(h).is_some()).filter_map(|h| Some((h, id(h)?))).collect()
+}
+
+fn names(all: &[&str]) -> String {
+    if all.is_empty() { "none".into() } else { all.join(", ") }
+}

@@ -1,0 +1,126 @@
+//! What the cluster's store must at least be: the best that any disk, source or earlier run holds. A member that
+//! answers with far less, and another `kube-system` or next to nothing, is an imposter.
+
+use crate::report::seen_at;
+use rekindle_model::HostId;
+use rekindle_model::finding::Evidence;
+use rekindle_model::host::HostFacts;
+use rekindle_model::inventory::Inventory;
+use rekindle_model::source::{Identity, SourceKind};
+
+/// A store with so few keys holds what an API server writes into an empty one, and little else.
+const FEW_KEYS: u64 = 100;
+
+/// A store somewhere.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    pub(crate) revision: i64,
+    /// Live keys, where they were counted.
+    pub(crate) live_keys: Option<u64>,
+    /// UID of `kube-system`, where it was read.
+    pub(crate) uid: Option<String>,
+    pub(crate) evidence: Evidence,
+}
+
+/// This host's own store: as the member answers, else as it lies on the disk.
+pub(crate) fn own(host: &HostFacts) -> Option<Store> {
+    live(host).or_else(|| on_disk(host))
+}
+
+fn live(host: &HostFacts) -> Option<Store> {
+    let live = host.etcd_live.known()?;
+    let revision = live.status.known()?.revision;
+    let keys = live.live_keys.known().copied();
+    let uid = live.kube_system_uid.known().filter(|uid| !uid.is_empty()).cloned();
+    Some(store(&host.id, "etcd status", revision, keys, uid))
+}
+
+fn on_disk(host: &HostFacts) -> Option<Store> {
+    let db = host.etcd_data.known()?.db.known()?;
+    let uid = db.kube_system_uid.known().filter(|uid| !uid.is_empty()).cloned();
+    let path = host
+        .etcd_config
+        .known()
+        .map_or_else(|| "etcd db".into(), |c| c.data_dir.join("member/snap/db").to_string());
+    Some(store(&host.id, &path, db.revision, Some(db.live_keys), uid))
+}
+
+fn store(host: &HostId, source: &str, revision: i64, live_keys: Option<u64>, uid: Option<String>) -> Store {
+    let keys = live_keys.map_or_else(String::new, |keys| format!(", {keys} live keys"));
+    let of = uid
+        .as_ref()
+        .map_or_else(|| ", kube-system UID not known".into(), |uid| format!(", kube-system UID {uid}"));
+    let evidence = seen_at(host, source, format!("revision {revision}{keys}{of}"));
+    Store { revision, live_keys, uid, evidence }
+}
+
+/// Everything that tells what the cluster's store was, other than this host's own member.
+fn others(inventory: &Inventory, host: &HostFacts) -> Vec<Store> {
+    let mut stores: Vec<Store> =
+        inventory.hosts.iter().filter(|other| other.id != host.id).filter_map(own).collect();
+    let files = inventory.sources.iter().filter_map(|source| {
+        let SourceKind::SnapshotFile(path) = &source.kind else { return None };
+        let facts = source.facts.known()?;
+        let uid = facts.kube_system_uid.known().filter(|uid| !uid.is_empty()).cloned();
+        // a snapshot of another cluster says nothing of this one, whatever its revision
+        let counts = !matches!(source.identity, Identity::Other(_))
+            || uid.is_some() && stores.iter().any(|store| store.uid == uid);
+        let path = path.to_string();
+        counts.then(|| store(&HostId::local(), &path, facts.revision, Some(facts.live_keys), uid))
+    });
+    let files: Vec<Store> = files.collect();
+    stores.extend(files);
+    stores.extend(inventory.earlier_runs.iter().map(|run| Store {
+        revision: run.last_revision.max(run.raised_to_revision),
+        live_keys: None,
+        uid: None,
+        evidence: Evidence {
+            source: format!("run {}", run.id),
+            text: format!(
+                "raised the revision to {} and saw {} at its end",
+                run.raised_to_revision, run.last_revision
+            ),
+        },
+    }));
+    stores
+}
+
+/// Evidence that this host's store is an empty or foreign one in the cluster's place: itself, and what it falls short
+/// of. The reference is the highest revision that anything else holds.
+pub(crate) fn imposter(inventory: &Inventory, host: &HostFacts) -> Option<Vec<Evidence>> {
+    let own = own(host)?;
+    let reference = others(inventory, host)
+        .into_iter()
+        .filter(|other| falls_short(&own, other))
+        .max_by_key(|other| (other.revision, other.live_keys))?;
+    Some(vec![own.evidence, reference.evidence])
+}
+
+fn falls_short(own: &Store, other: &Store) -> bool {
+    let far_below = own.revision.saturating_mul(2) < other.revision;
+    let few = own.live_keys.is_some_and(|keys| keys <= FEW_KEYS);
+    let emptier = match (own.live_keys, other.live_keys) {
+        (Some(own), Some(other)) => own.saturating_mul(10) < other,
+        (Some(_), None) => few,
+        (None, _) => false,
+    };
+    let same = match (&own.uid, &other.uid) {
+        (Some(own), Some(other)) => Some(own == other),
+        _ => None,
+    };
+    match same {
+        // the same kube-system: it lags, or was restored from an old snapshot; that is another matter
+        Some(true) => false,
+        Some(false) => far_below && (few || emptier),
+        None => far_below && emptier,
+    }
+}
+
+/// The highest revision an earlier run saw, when this host's store of the same cluster is below it.
+pub(crate) fn went_backwards(inventory: &Inventory, host: &HostFacts) -> Option<(Evidence, Evidence)> {
+    let own = live(host)?;
+    let run = inventory.earlier_runs.iter().max_by_key(|run| run.last_revision)?;
+    let text = format!("saw revision {} at its end", run.last_revision);
+    (own.revision < run.last_revision)
+        .then(|| (own.evidence, Evidence { source: format!("run {}", run.id), text }))
+}
