@@ -10,7 +10,7 @@ const LOADER: &str = include_str!("../../loader/main.go");
 const GO_MOD: &str = include_str!("../../../testbed/components/etcd-3.6/go.mod");
 const GO_SUM: &str = include_str!("../../../testbed/components/etcd-3.6/go.sum");
 const SEED: u32 = 20_261_122;
-const VALUE_BYTES: u32 = 1_000;
+const VALUE_BYTES: u32 = 770;
 const CLIENT: &str = "http://127.0.0.1:23790";
 
 /// A running etcd that ends with this value.
