@@ -1,18 +1,199 @@
 //! etcd's files on this machine: the requests of the seam mapped onto `etcd-disk`, in one place.
 
+use super::{durable, files, wal_facts};
 use crate::fault::{Fault, Outcome};
-use crate::host::Reply;
+use crate::host::{HostErrorKind, Reply};
+use boltfile::{BoltFile, LockState};
 use camino::{Utf8Path, Utf8PathBuf};
+use etcd_disk::facts::{AlarmKind, StoreFacts};
+use etcd_disk::restore::{DbFrom, NewCluster, NewMember as DiskMember};
+use etcd_disk::snapshot::{SnapshotFile, TrailerPolicy, Verified, VerifyOptions};
+use etcd_disk::{ids::EtcdId, live};
+use kube_storage::keys::DEFAULT_PREFIX;
+use rekindle_model::etcd::{DbFacts, EtcdDataFacts, EtcdMember};
+use rekindle_model::seen::chain;
 use rekindle_model::step::NewMember;
+use rekindle_model::{MemberId, Seen};
 
-/// Facts of an etcd data dir.
-pub(crate) fn inspect(_data_dir: &Utf8Path, _wal_dir: Option<&Utf8Path>, _deep: bool) -> Outcome<Reply> {
-    Err(Fault::failed("data dirs are not read yet"))
+/// Most lines of damage told of one data dir.
+const MAX_DAMAGE: usize = 5;
+
+fn fault(error: &etcd_disk::Error) -> Fault {
+    let kind = match error {
+        etcd_disk::Error::Refused { .. } => HostErrorKind::Refused,
+        etcd_disk::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+            HostErrorKind::NotFound
+        }
+        _ => HostErrorKind::Failed,
+    };
+    Fault { kind, what: chain(error) }
 }
 
-/// Facts of a file with a db.
-pub(crate) fn inspect_snapshot(_path: &Utf8Path, _has_trailer: bool) -> Outcome<Reply> {
-    Err(Fault::failed("snapshots are not read yet"))
+/// Facts of an etcd data dir. Never fails as a whole. `deep` reads the whole db: structure, HashKV, keys.
+pub(crate) fn inspect(data_dir: &Utf8Path, wal_dir: Option<&Utf8Path>, deep: bool) -> Outcome<Reply> {
+    let found = files::stat(data_dir)?;
+    let member = data_dir.join("member");
+    let db = member.join("snap/db");
+    let wal = wal_dir.map_or_else(|| member.join("wal"), Utf8Path::to_owned);
+    let mut facts = EtcdDataFacts {
+        exists: found.is_some(),
+        is_mount_point: found.is_some_and(|f| f.is_mount_point),
+        has_member: files::list(&member).is_ok_and(|names| !names.is_empty()),
+        locked: matches!(boltfile::lock_state(db.as_std_path()), Ok(LockState::HeldByAnother)),
+        ..EtcdDataFacts::default()
+    };
+    for (path, what) in [(&db, "the db is missing"), (&wal, "the write-ahead log is missing")] {
+        if facts.has_member && !path.exists() {
+            facts.damage.push(format!("{path}: {what}"));
+        }
+    }
+    look_at_db(&db, deep, &mut facts);
+    facts.wal = match wal_facts::read(&wal) {
+        Ok(found) => Seen::Known(found),
+        Err(error) => {
+            if is_damage(&error) {
+                facts.damage.push(chain(&error));
+            }
+            Seen::Unknown(chain(&error))
+        }
+    };
+    facts.damage.truncate(MAX_DAMAGE);
+    Ok(Reply::EtcdData(Box::new(facts)))
+}
+
+/// Whether an error says that what was read is broken, and not that it could not be read.
+fn is_damage(error: &etcd_disk::Error) -> bool {
+    use etcd_disk::Error as E;
+    !matches!(error, E::Io { .. } | E::Worker(_) | E::Refused { .. } | E::Bolt { source: boltfile::Error::Io { .. }, .. })
+}
+
+fn look_at_db(path: &Utf8Path, deep: bool, facts: &mut EtcdDataFacts) {
+    if facts.locked {
+        facts.db = Seen::Unknown(format!("{path}: a running etcd has it open and changes it"));
+        if deep {
+            facts.damage.extend(damage_in_use(path));
+        }
+        return;
+    }
+    let read = if deep { verified(path, TrailerPolicy::Skip).map(|(db, _)| db) } else { shallow(path) };
+    facts.db = match read {
+        Ok(db) => Seen::Known(db),
+        Err(error) => {
+            if is_damage(&error) {
+                facts.damage.push(chain(&error));
+            }
+            Seen::Unknown(chain(&error))
+        }
+    };
+}
+
+/// The small buckets alone.
+fn shallow(path: &Utf8Path) -> etcd_disk::Result<DbFacts> {
+    let file = SnapshotFile::open(path.as_std_path(), TrailerPolicy::Skip)?;
+    let store = etcd_disk::facts::read_facts(file.bolt(), path.as_std_path())?;
+    Ok(DbFacts { size_bytes: file.db_bytes(), ..of_store(&store) })
+}
+
+/// Damage of a db that an etcd has open. It changes while it is read, and a page may be met half written; what three
+/// passes all find, at the same page, is no such accident.
+fn damage_in_use(path: &Utf8Path) -> Vec<String> {
+    let mut found: Option<Vec<String>> = None;
+    for pass in 0..3 {
+        if pass > 0 {
+            // Longer than etcd's interval between two commits (100 ms).
+            std::thread::sleep(std::time::Duration::from_millis(150));
+        }
+        let now: Vec<String> = match BoltFile::open(path.as_std_path()) {
+            Ok(db) => db.check().violations.iter().map(|v| format!("{path}: {v}")).collect(),
+            Err(boltfile::Error::Io { .. }) => return Vec::new(),
+            Err(error) => vec![chain(&error)],
+        };
+        let kept: Vec<String> = match found {
+            None => now,
+            Some(before) => before.into_iter().filter(|v| now.contains(v)).collect(),
+        };
+        if kept.is_empty() {
+            return kept;
+        }
+        found = Some(kept);
+    }
+    found.unwrap_or_default()
+}
+
+pub(super) fn id(id: EtcdId) -> MemberId {
+    MemberId(id.0)
+}
+
+fn of_store(store: &StoreFacts) -> DbFacts {
+    let member = |m: &etcd_disk::facts::Member| EtcdMember {
+        id: id(m.id),
+        name: m.name.clone(),
+        peer_urls: m.peer_urls.clone(),
+        client_urls: m.client_urls.clone(),
+        is_learner: m.is_learner,
+    };
+    let alarm = |kind: &AlarmKind| match kind {
+        AlarmKind::NoSpace => "NOSPACE".to_owned(),
+        AlarmKind::Corrupt => "CORRUPT".to_owned(),
+        AlarmKind::Other(number) => format!("alarm {number}"),
+    };
+    DbFacts {
+        revision: store.revision(0),
+        compact_revision: store.compact_revision(),
+        consistent_index: store.consistent_index.unwrap_or_default(),
+        term: store.term.unwrap_or_default(),
+        members: store.members.iter().map(member).collect(),
+        cluster_version: store.cluster_version.clone().unwrap_or_default(),
+        storage_version: store.storage_version.clone().unwrap_or_default(),
+        alarms: store.alarms.iter().map(|a| alarm(&a.kind)).collect(),
+        leases: store.leases,
+        ..DbFacts::default()
+    }
+}
+
+/// Verifies a whole db file: facts, and the SHA-256 (hex) of its db bytes.
+fn verified(path: &Utf8Path, policy: TrailerPolicy) -> etcd_disk::Result<(DbFacts, String)> {
+    let file = SnapshotFile::open(path.as_std_path(), policy)?;
+    let options = VerifyOptions { group: Some(&resource), ..VerifyOptions::default() };
+    // The UID needs the newest row of one key, found by a pass of its own: beside the verification it costs no time.
+    let (verified, uid) = std::thread::scope(|scope| {
+        let uid = scope.spawn(|| kube_system_uid(&file, path));
+        let verified = file.verify(&options, &mut |_, _| {});
+        (verified, uid.join().unwrap_or_else(|_| Seen::Unknown("the reading thread ended early".into())))
+    });
+    let Verified { sha256, db_bytes, live_keys, revision, compact_revision, hash_kv, groups, facts, .. } = verified?;
+    let facts = DbFacts {
+        size_bytes: db_bytes,
+        revision,
+        compact_revision,
+        live_keys,
+        keys_by_resource: groups,
+        hash_kv: hash_kv.hash,
+        kube_system_uid: uid,
+        ..of_store(&facts)
+    };
+    Ok((facts, sha256))
+}
+
+/// The resource a key is counted under.
+fn resource(key: &[u8]) -> &str {
+    kube_storage::resource_of(key, DEFAULT_PREFIX)
+}
+
+fn kube_system_uid(file: &SnapshotFile, path: &Utf8Path) -> Seen<String> {
+    let key = kube_storage::kube_system_key(DEFAULT_PREFIX);
+    match live::get(file.bolt(), path.as_std_path(), key.as_bytes()) {
+        Ok(Some(found)) => Seen::from_result(kube_storage::namespace_uid(&found.value)),
+        Ok(None) => Seen::Unknown(format!("{path}: holds no {key}")),
+        Err(error) => Seen::Unknown(chain(&error)),
+    }
+}
+
+/// Facts of a file with a db: a snapshot (with trailer) or a copied db.
+pub(crate) fn inspect_snapshot(path: &Utf8Path, has_trailer: bool) -> Outcome<Reply> {
+    let policy = if has_trailer { TrailerPolicy::Required } else { TrailerPolicy::Skip };
+    let (facts, sha256) = verified(path, policy).map_err(|e| fault(&e))?;
+    Ok(Reply::Db(Box::new(facts), sha256))
 }
 
 /// Replays a stopped member's db and WAL into one new db file.
@@ -22,15 +203,42 @@ pub(crate) fn replay(_data_dir: &Utf8Path, _wal_dir: Option<&Utf8Path>, _to: &Ut
 
 /// What `WriteMember` asks for, paths resolved.
 pub(crate) struct Member {
+    /// The restored db, on this machine.
     pub(crate) db: Utf8PathBuf,
+    /// All members of the new cluster.
     pub(crate) members: Vec<NewMember>,
+    /// This one's name.
     pub(crate) name: String,
+    /// The cluster's token.
     pub(crate) token: String,
+    /// Folder that will hold `member/`.
     pub(crate) staging: Utf8PathBuf,
+    /// Folder for the WAL when it lies elsewhere.
     pub(crate) wal_staging: Option<Utf8PathBuf>,
 }
 
-/// Writes `member/` of a new member.
-pub(crate) fn write_member(_member: &Member) -> Outcome<()> {
-    Err(Fault::failed("members are not written yet"))
+/// Writes `member/` of a new member. Done already is success; a broken-off attempt is begun anew. The db is moved in
+/// when it lies beside the staging folder (it was brought there for this), else copied.
+pub(crate) fn write_member(member: &Member) -> Outcome<()> {
+    let wal = member.wal_staging.clone().unwrap_or_else(|| member.staging.join("member/wal"));
+    let placed = member.staging.join("member/snap/db");
+    // The WAL comes last and by a rename: where it is, the member is whole.
+    if wal.exists() && placed.exists() {
+        return Ok(());
+    }
+    if !member.db.exists() && placed.exists() {
+        durable::rename_new(&placed, &member.db)?;
+    }
+    if member.staging.join("member").exists() {
+        durable::remove_own_tree(&member.staging.join("member"))?;
+    }
+    let members = member.members.iter();
+    let members = members.map(|m| DiskMember { name: m.name.clone(), peer_urls: m.peer_urls.clone() }).collect();
+    let cluster = NewCluster::new(&member.token, members).map_err(|e| fault(&e))?;
+    let beside = member.db.parent().is_some() && member.db.parent() == member.staging.parent();
+    let db = member.db.as_std_path();
+    let db = if beside { DbFrom::Move(db) } else { DbFrom::Copy(db) };
+    let wal_staging = member.wal_staging.as_deref().map(Utf8Path::as_std_path);
+    etcd_disk::restore::write_member(member.staging.as_std_path(), wal_staging, db, &member.name, &cluster)
+        .map_err(|e| fault(&e))
 }

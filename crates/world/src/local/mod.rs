@@ -13,6 +13,7 @@ mod identity;
 pub(crate) mod paths;
 mod processes;
 mod systemd;
+mod wal_facts;
 
 use crate::fault::{Fault, Outcome};
 use crate::host::{Host, HostError, Progress, Reply, Request};
