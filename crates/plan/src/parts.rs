@@ -168,7 +168,7 @@ pub(crate) fn add_stop_clients(context: &Context<'_>, steps: &mut Steps, host: &
     }
     add_stop_unit(steps, &host.id, kubelet_unit(host), false);
     for (component, manifest) in client_manifests(host) {
-        add_repair(context, steps, host, component);
+        add_repair(context, steps, host, component, Phase::Stop);
         let step =
             Step::Rename { from: manifest.path.clone(), to: parked(context, host, manifest), optional: false };
         let summary = format!("park the manifest of {component}, so that it stays stopped");
@@ -177,7 +177,13 @@ pub(crate) fn add_stop_clients(context: &Context<'_>, steps: &mut Steps, host: &
 }
 
 /// Puts a broken manifest's repaired text in place, when the diagnosis has one.
-pub(crate) fn add_repair(context: &Context<'_>, steps: &mut Steps, host: &HostFacts, component: Component) {
+pub(crate) fn add_repair(
+    context: &Context<'_>,
+    steps: &mut Steps,
+    host: &HostFacts,
+    component: Component,
+    phase: Phase,
+) {
     let verdict = context.diagnosis.components.get(&host.id).and_then(|c| c.get(&component));
     let Some(ComponentVerdict::ManifestBroken { path, sha256, repaired, repair }) = verdict else { return };
     let step = Step::ReplaceFile {
@@ -188,7 +194,32 @@ pub(crate) fn add_repair(context: &Context<'_>, steps: &mut Steps, host: &HostFa
         mode: MANIFEST_MODE,
     };
     let summary = format!("repair the manifest of {component}: {repair}");
-    steps.add(Some(&host.id), Phase::Stop, Reversibility::Reversible, summary, step);
+    steps.add(Some(&host.id), phase, Reversibility::Reversible, summary, step);
+}
+
+/// Puts the copy of a manifest that is not in place where it belongs, when the diagnosis found one. The copy stays where
+/// it is: it may lie on another file system.
+pub(crate) fn add_found_manifest(
+    context: &Context<'_>,
+    steps: &mut Steps,
+    host: &HostFacts,
+    component: Component,
+    phase: Phase,
+    reversibility: Reversibility,
+) {
+    let verdict = context.diagnosis.components.get(&host.id).and_then(|c| c.get(&component));
+    let Some(ComponentVerdict::ManifestMoved { found, belongs }) = verdict else { return };
+    let known = host.manifests.known().into_iter().flatten();
+    let Some(copy) = known.into_iter().find(|m| &m.path == found) else { return };
+    let step = Step::ReplaceFile {
+        path: belongs.clone(),
+        old_sha256: None,
+        text: copy.text.clone(),
+        aside: aside_of_manifest(context, host, belongs),
+        mode: MANIFEST_MODE,
+    };
+    let summary = format!("put the manifest of {component} back, as found in {found}");
+    steps.add(Some(&host.id), phase, reversibility, summary, step);
 }
 
 /// Mode of a manifest, as kubeadm writes it.

@@ -53,7 +53,7 @@ pub(crate) fn no_source(context: &Context<'_>, choice: Choice) -> PlanOutcome {
 }
 
 /// What can be done about hosts that could not be read.
-fn unread_hosts(context: &Context<'_>) -> Vec<String> {
+pub(crate) fn unread_hosts(context: &Context<'_>) -> Vec<String> {
     let hosts = context.inventory.hosts.iter().filter(|h| !context.is_lost(&h.id));
     hosts
         .filter_map(|h| {

@@ -1,4 +1,279 @@
-//! Stub.
-use crate::survey::Context;
-use rekindle_model::plan::PlanOutcome;
-pub(crate) fn plan(_context: &Context<'_>) -> PlanOutcome { PlanOutcome::NothingToDo("nothing is wrong".into()) }
+//! Nothing is lost: what is stopped is started, what was moved away is put back, what is broken is repaired.
+//!
+//! etcd first: an API server that finds no etcd exits, and kubelet waits longer after each time. So once the members
+//! answer, kubelet is restarted where an API server was down with them, which makes it forget those waits.
+
+use crate::build::Steps;
+use crate::parts::{
+    add_found_manifest, add_repair, add_start_unit, add_stop_unit, add_wait_component, add_wait_nodes, and_list,
+    has_api_server,
+};
+use crate::parts_plan::{Parts, assemble};
+use crate::refuse;
+use crate::sources::{choose, none_needed};
+use crate::survey::{Context, Survey, kubelet_unit, unit_of};
+use rekindle_model::Seen;
+use rekindle_model::diagnosis::{ComponentVerdict, EtcdVerdict, MemberVerdict};
+use rekindle_model::etcd::EtcdDefinition;
+use rekindle_model::finding::Severity;
+use rekindle_model::host::{Component, HostFacts, Layout};
+use rekindle_model::plan::{Cost, Phase, PlanOutcome};
+use rekindle_model::step::{Reversibility, Step};
+
+/// Plans the starts, or says that nothing is wrong.
+pub(crate) fn plan(context: &Context<'_>) -> PlanOutcome {
+    let survey = context.survey(&[]);
+    let starts = Starts::find(context);
+    if starts.hosts.is_empty() {
+        return nothing_to_start(context);
+    }
+    let mut steps = Steps::default();
+    starts.add_etcd(&mut steps, &survey);
+    starts.add_clients(&mut steps);
+    if steps.is_empty() {
+        return nothing_to_start(context);
+    }
+    let steps = steps.into_vec();
+    let mut hosts: Vec<_> = steps.iter().filter_map(|s| s.host.clone()).collect();
+    hosts.sort();
+    hosts.dedup();
+    let names: Vec<String> = hosts.iter().map(ToString::to_string).collect();
+    PlanOutcome::Plan(Box::new(assemble(context, Parts {
+        hosts,
+        summary: format!(
+            "No data is lost. What stands still on {} is started again; nothing is restored.",
+            and_list(&names)
+        ),
+        choice: none_needed(context),
+        cost: nothing_lost(),
+        steps,
+        how_to_go_back: format!(
+            "`rekindle runs undo {}` stops what was started and puts replaced files back. No data is touched.",
+            context.goal.run_id
+        ),
+        warnings: unresolved(context),
+    })))
+}
+
+/// The cost of a plan that restores nothing.
+pub(crate) fn nothing_lost() -> Cost {
+    Cost {
+        restored_revision: None,
+        lost_end_revision: Seen::Unknown("nothing is restored".into()),
+        evidence: "nothing is restored: what was acknowledged is in the members that hold data".into(),
+        time_lost_seconds: Seen::Known(0),
+    }
+}
+
+/// Nothing to start: all is well, or what is wrong is not to be mended by starting something.
+fn nothing_to_start(context: &Context<'_>) -> PlanOutcome {
+    let failures: Vec<_> =
+        context.diagnosis.findings.iter().filter(|f| f.severity == Severity::Failure).collect();
+    let unresolved = unresolved(context);
+    if failures.is_empty() && unresolved.is_empty() && context.diagnosis.etcd == EtcdVerdict::Healthy {
+        return PlanOutcome::NothingToDo(
+            "all etcd members answer in one quorum and the control plane runs: there is nothing to recover".into(),
+        );
+    }
+    let root = failures.iter().find(|f| f.caused_by.is_none()).map(|f| f.summary.clone());
+    let reason = unresolved.first().cloned().or(root).unwrap_or_else(|| "etcd has no quorum".into());
+    let mut possible: Vec<String> =
+        failures.iter().filter(|f| !f.remedy.is_empty()).map(|f| f.remedy.clone()).collect();
+    possible.extend(refuse::unread_hosts(context));
+    possible.dedup();
+    refuse::because(choose(context), format!("there is nothing that starting would mend: {reason}"), possible)
+}
+
+/// What is down and can't be helped by this plan.
+pub(crate) fn unresolved(context: &Context<'_>) -> Vec<String> {
+    let mut notes = Vec::new();
+    for (host, components) in &context.diagnosis.components {
+        for (component, verdict) in components {
+            match verdict {
+                ComponentVerdict::Down(why) => {
+                    notes.push(format!("{component} on {host} is down, and nothing seen tells how to start it: {why}."));
+                }
+                ComponentVerdict::ManifestMissing => notes.push(format!(
+                    "The manifest of {component} on {host} is gone and no copy was found: `kubeadm init phase` writes a \
+                     new one."
+                )),
+                _ => {}
+            }
+        }
+    }
+    for host in context.inventory.hosts.iter().filter(|h| h.unreachable.is_some() && !context.is_lost(&h.id)) {
+        notes.push(format!("{} can't be reached, so nothing is done there.", host.id));
+    }
+    notes
+}
+
+/// What is to be started where.
+pub(crate) struct Starts<'c, 'a> {
+    context: &'c Context<'a>,
+    hosts: Vec<&'a HostFacts>,
+}
+
+impl<'c, 'a> Starts<'c, 'a> {
+    /// The hosts on which something can be started.
+    pub(crate) fn find(context: &'c Context<'a>) -> Self {
+        let reachable = |h: &&HostFacts| h.unreachable.is_none() && !context.is_lost(&h.id);
+        let hosts = context.inventory.hosts.iter().filter(reachable);
+        let mut starts = Self { context, hosts: Vec::new() };
+        let hosts: Vec<&HostFacts> = hosts.filter(|h| starts.has_work(h)).collect();
+        starts.hosts = hosts;
+        starts
+    }
+
+    fn verdicts(&self, host: &HostFacts) -> impl Iterator<Item = (Component, &'a ComponentVerdict)> {
+        let components = self.context.diagnosis.components.get(&host.id);
+        components.into_iter().flatten().map(|(component, verdict)| (*component, verdict))
+    }
+
+    fn has_work(&self, host: &HostFacts) -> bool {
+        use ComponentVerdict::{ContainerStopped, ManifestBroken, ManifestMoved, UnitStopped};
+        let startable = |v: &ComponentVerdict| {
+            matches!(v, UnitStopped { .. } | ManifestMoved { .. } | ManifestBroken { .. } | ContainerStopped)
+        };
+        self.kubelet_stopped(host) || self.etcd_stopped(host) || self.verdicts(host).any(|(_, v)| startable(v))
+    }
+
+    fn kubelet_stopped(&self, host: &HostFacts) -> bool {
+        self.context.diagnosis.kubelets_stopped.contains(&host.id)
+    }
+
+    /// Whether this host's etcd is to be started: stopped with its data whole, and its definition at hand.
+    fn etcd_stopped(&self, host: &HostFacts) -> bool {
+        self.context.verdict(&host.id) == Some(&MemberVerdict::StoppedIntact)
+            && !self.verdicts(host).any(|(c, v)| {
+                c == Component::Etcd && matches!(v, ComponentVerdict::ManifestMissing | ComponentVerdict::Down(_))
+            })
+    }
+
+    /// Whether a member whose data is gone sits here: another road replaces it.
+    fn is_replaced(&self, host: &HostFacts) -> bool {
+        self.context.verdict(&host.id).is_some_and(MemberVerdict::is_lost)
+    }
+
+    /// Repairs, puts back and starts; ends when the members that were stopped answer in a quorum.
+    pub(crate) fn add_etcd(&self, steps: &mut Steps, survey: &Survey<'_>) {
+        steps.stage();
+        for host in self.hosts.iter().filter(|h| !self.is_replaced(h)) {
+            for component in Component::ALL {
+                add_repair(self.context, steps, host, component, Phase::Start);
+                add_found_manifest(
+                    self.context, steps, host, component, Phase::Start, Reversibility::Reversible,
+                );
+            }
+            match host.layout {
+                Layout::Units => self.add_etcd_unit(steps, host),
+                Layout::StaticPods | Layout::None => self.add_kubelet(steps, host),
+            }
+        }
+        steps.stage();
+        for member in survey.members.iter().filter(|m| self.etcd_stopped(m.host)) {
+            let step = Step::ProveMember { endpoint: member.config.endpoint.clone(), members: survey.voters };
+            let summary = format!("wait until member {} answers in a quorum", member.config.name);
+            steps.add(Some(&member.host.id), Phase::Verify, Reversibility::Reversible, summary, step);
+        }
+    }
+
+    fn add_etcd_unit(&self, steps: &mut Steps, host: &HostFacts) {
+        if self.kubelet_stopped(host) {
+            add_start_unit(steps, &host.id, kubelet_unit(host), false, Reversibility::Compensated);
+        }
+        let given = self.verdicts(host).find_map(|(component, verdict)| match verdict {
+            ComponentVerdict::UnitStopped { unit } if component == Component::Etcd => Some(unit.as_str()),
+            _ => None,
+        });
+        let unit = given.or_else(|| match &host.etcd_config.known()?.defined_in {
+            EtcdDefinition::Unit { name, .. } if self.etcd_stopped(host) => Some(name.as_str()),
+            _ => None,
+        });
+        if let Some(unit) = unit {
+            add_start_unit(steps, &host.id, unit, false, Reversibility::Compensated);
+        }
+    }
+
+    /// Starts kubelet, or restarts it where it waits to start a container again.
+    fn add_kubelet(&self, steps: &mut Steps, host: &HostFacts) {
+        use ComponentVerdict::{ContainerStopped, ManifestBroken, ManifestMoved};
+        let unit = kubelet_unit(host);
+        let put_back = self.verdicts(host).any(|(c, v)| c == Component::Etcd && matches!(v, ManifestMoved { .. }));
+        let waits = self.verdicts(host).any(|(_, v)| matches!(v, ContainerStopped | ManifestBroken { .. }));
+        if self.kubelet_stopped(host) {
+            add_start_unit(steps, &host.id, unit, false, Reversibility::Compensated);
+        } else if waits || (self.etcd_stopped(host) && !put_back) {
+            add_restart_kubelet(steps, host);
+        }
+    }
+
+    /// Starts what needs etcd, and waits for all of it.
+    pub(crate) fn add_clients(&self, steps: &mut Steps) {
+        let etcd_was_down = self.hosts.iter().any(|h| self.etcd_stopped(h));
+        let all = || self.context.inventory.hosts.iter().filter(|h| h.unreachable.is_none() && !self.context.is_lost(&h.id));
+        steps.stage();
+        for host in all() {
+            let down = self.verdicts(host).any(|(c, v)| {
+                c == Component::KubeApiserver && matches!(v, ComponentVerdict::Consequence)
+            });
+            match host.layout {
+                Layout::Units => self.add_unit(steps, host, Component::KubeApiserver),
+                _ if down && etcd_was_down => add_restart_kubelet(steps, host),
+                _ => {}
+            }
+        }
+        let is_down =
+            |h: &&HostFacts| !self.is_replaced(h) && !h.api.known().is_some_and(|a| a.is_ready());
+        steps.stage();
+        for host in all().filter(is_down).filter(|h| has_api_server(h) && self.api_can_start(h)) {
+            let summary = "wait until its API server is ready";
+            steps.add(Some(&host.id), Phase::Ready, Reversibility::Reversible, summary, Step::WaitApiReady {});
+        }
+        steps.stage();
+        for host in all() {
+            for component in [Component::KubeControllerManager, Component::KubeScheduler] {
+                if host.layout == Layout::Units {
+                    self.add_unit(steps, host, component);
+                }
+                let healthy = host.healthz.get(&component).and_then(|h| h.known()) == Some(&true);
+                let hopeless = self.verdicts(host).any(|(c, v)| c == component && hopeless(v));
+                let known = self.verdicts(host).any(|(c, _)| c == component);
+                if known && !healthy && !hopeless {
+                    add_wait_component(steps, &host.id, component);
+                }
+            }
+        }
+        steps.stage();
+        if let Some(host) = all().find(|h| has_api_server(h) && self.api_can_start(h)) {
+            let nodes = self.context.survey(&[]).lost.iter().map(|l| l.name.clone()).collect();
+            add_wait_nodes(steps, &host.id, nodes);
+        }
+    }
+
+    fn api_can_start(&self, host: &HostFacts) -> bool {
+        !self.verdicts(host).any(|(c, v)| c == Component::KubeApiserver && hopeless(v))
+    }
+
+    /// Starts a component's unit when it is down by itself or by etcd.
+    fn add_unit(&self, steps: &mut Steps, host: &HostFacts, component: Component) {
+        for (_, verdict) in self.verdicts(host).filter(|(c, _)| *c == component) {
+            let unit = match verdict {
+                ComponentVerdict::UnitStopped { unit } => Some(unit.as_str()),
+                ComponentVerdict::Consequence => unit_of(host, component),
+                _ => None,
+            };
+            if let Some(unit) = unit {
+                add_start_unit(steps, &host.id, unit, false, Reversibility::Compensated);
+            }
+        }
+    }
+}
+
+fn hopeless(verdict: &ComponentVerdict) -> bool {
+    matches!(verdict, ComponentVerdict::Down(_) | ComponentVerdict::ManifestMissing)
+}
+
+fn add_restart_kubelet(steps: &mut Steps, host: &HostFacts) {
+    add_stop_unit(steps, &host.id, kubelet_unit(host), false);
+    add_start_unit(steps, &host.id, kubelet_unit(host), false, Reversibility::Compensated);
+}

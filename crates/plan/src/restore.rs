@@ -8,7 +8,7 @@
 use crate::build::Steps;
 use crate::manifest::EtcdEdit;
 use crate::parts::{
-    CLIENTS, add_saves, add_settings, add_start_unit, add_stop_clients, add_stop_containers, add_stop_unit,
+    CLIENTS, add_found_manifest, add_saves, add_settings, add_start_unit, add_stop_clients, add_stop_containers, add_stop_unit,
     add_wait_component, add_wait_nodes, and_list, client_manifests, has_api_server, mebibytes, parked, save_step,
     span, time,
 };
@@ -18,7 +18,7 @@ use crate::revision;
 use crate::sources::{Choice, choose, host_of};
 use crate::space;
 use crate::survey::{Context, Member, Survey, kubelet_unit, unit_of};
-use rekindle_model::diagnosis::{ComponentVerdict, EtcdVerdict};
+use rekindle_model::diagnosis::EtcdVerdict;
 use rekindle_model::etcd::{DbFacts, EtcdDefinition};
 use rekindle_model::host::{Component, HostFacts, Layout};
 use rekindle_model::plan::{Cost, Phase, Plan, PlanOutcome};
@@ -383,12 +383,9 @@ impl Restore<'_, '_> {
         for (component, manifest) in client_manifests(host) {
             put_back(component, parked(self.context, host, manifest), manifest.path.clone());
         }
-        for (component, verdict) in self.context.diagnosis.components.get(&host.id).into_iter().flatten() {
-            if let ComponentVerdict::ManifestMoved { found, belongs } = verdict
-                && *component != Component::Etcd
-                && host.manifest(*component).is_none()
-            {
-                put_back(*component, found.clone(), belongs.clone());
+        for component in CLIENTS {
+            if host.manifest(component).is_none() {
+                add_found_manifest(self.context, steps, host, component, Phase::Start, Reversibility::Final);
             }
         }
     }

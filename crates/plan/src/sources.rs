@@ -27,6 +27,13 @@ impl Choice {
     }
 }
 
+/// All candidates of a plan that restores nothing.
+pub(crate) fn none_needed(context: &Context<'_>) -> Choice {
+    let sentence = "not needed: nothing is restored";
+    let candidates = context.inventory.sources.iter().map(|c| (c.clone(), sentence.to_owned())).collect();
+    Choice { candidates, taken: None }
+}
+
 /// A usable candidate.
 #[derive(Clone, Copy)]
 struct Usable<'a> {

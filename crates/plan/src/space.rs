@@ -56,6 +56,6 @@ fn check(
 }
 
 /// The file system a path lies on: asked for by that very path, or by its nearest parent that was asked for.
-pub(crate) fn disk<'h>(host: &'h HostFacts, path: &HostPath) -> Option<&'h DiskFacts> {
+fn disk<'h>(host: &'h HostFacts, path: &HostPath) -> Option<&'h DiskFacts> {
     path.ancestors().find_map(|a| host.disks.get(&HostPath::from(a))?.known())
 }
