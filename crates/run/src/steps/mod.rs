@@ -1,0 +1,110 @@
+//! The steps: for each variant of [`Step`] what is looked at before, what is done, and how it is taken back.
+//!
+//! Three functions dispatch: [`prepare`] reads what undo will need and is journaled with the step's start, [`apply`]
+//! acts, [`undo`] restores. Each can be called again after it was cut off at any point. [`Ctx`] is all they get.
+
+mod api;
+mod build;
+mod context;
+mod etcd;
+mod files;
+mod kubeadm;
+mod leases;
+mod members;
+mod nodes;
+mod prove;
+mod save;
+mod services;
+mod stage;
+mod text;
+
+pub(crate) use context::Ctx;
+
+use crate::error::StepError;
+use rekindle_model::event::Outputs;
+use rekindle_model::step::Step;
+
+/// Reads what undo will need. Changes nothing.
+pub(crate) async fn prepare(ctx: &Ctx<'_>) -> Result<Outputs, StepError> {
+    match &ctx.planned.step {
+        Step::Rename { from, to, optional } => files::before_rename(ctx, from, to, *optional).await,
+        Step::ReplaceFile { path, old_sha256, text, .. } => {
+            files::before_replace(ctx, path, old_sha256.as_deref(), text).await
+        }
+        Step::StopUnit { unit, .. } => services::before_stop(ctx, unit).await,
+        Step::StartUnit { unit, .. } => services::before_start(ctx, unit).await,
+        _ => Ok(Outputs::new()),
+    }
+}
+
+/// Does it. Done already is success.
+pub(crate) async fn apply(ctx: &Ctx<'_>) -> Result<Outputs, StepError> {
+    match &ctx.planned.step {
+        Step::SaveServed { endpoint, file, min_revision } => {
+            save::served(ctx, endpoint, file, *min_revision).await
+        }
+        Step::SaveOpenDb { pid, start_ticks, fd, file } => {
+            save::open_db(ctx, *pid, *start_ticks, *fd, file).await
+        }
+        Step::SaveStore { data_dir, wal_dir, file, min_revision } => {
+            save::store(ctx, data_dir, wal_dir.as_ref(), file, *min_revision).await
+        }
+        Step::BuildDb { .. } => build::build_db(ctx).await,
+        Step::StageMember { .. } => stage::stage_member(ctx).await,
+        Step::Rename { from, to, optional } => files::rename(ctx, from, to, *optional).await,
+        Step::ReplaceFile { path, old_sha256, text, aside, mode } => {
+            files::replace(ctx, path, old_sha256.as_deref(), text, aside, *mode).await
+        }
+        Step::StopUnit { unit, kill } => services::stop_unit(ctx, unit, *kill).await,
+        Step::StartUnit { unit, reload } => services::start_unit(ctx, unit, *reload).await,
+        Step::StopContainers { components } => services::stop_containers(ctx, components).await,
+        Step::ProveMember { endpoint, members } => prove::prove_member(ctx, endpoint, *members).await,
+        Step::DeleteStaleMasterleases { endpoint } => leases::delete_masterleases(ctx, endpoint).await,
+        Step::WaitApiReady {} => api::wait_ready(ctx).await,
+        Step::ReleaseLeaderLeases { leases } => leases::release(ctx, leases).await,
+        Step::WaitNodes { except, timeout_seconds } => nodes::wait_nodes(ctx, except, *timeout_seconds).await,
+        Step::WaitComponent { component } => api::wait_component(ctx, *component).await,
+        Step::RemoveMember { endpoint, member } => members::remove(ctx, endpoint, member).await,
+        Step::AddLearner { endpoint, peer_urls } => members::add_learner(ctx, endpoint, peer_urls).await,
+        Step::PromoteLearner { endpoint, peer_urls, timeout_seconds } => {
+            members::promote(ctx, endpoint, peer_urls, *timeout_seconds).await
+        }
+        Step::SetKubeadmDataDir { data_dir, old_data_dir } => {
+            kubeadm::set_data_dir(ctx, old_data_dir, data_dir).await
+        }
+    }
+}
+
+/// Takes it back, also when it acted in part or not at all. Taken back already is success.
+pub(crate) async fn undo(ctx: &Ctx<'_>) -> Result<(), StepError> {
+    match &ctx.planned.step {
+        Step::StageMember { staging, wal_staging, .. } => {
+            stage::unstage(ctx, staging, wal_staging.as_ref()).await
+        }
+        Step::Rename { from, to, .. } => files::undo_rename(ctx, from, to).await,
+        Step::ReplaceFile { path, old_sha256, text, aside, .. } => {
+            files::undo_replace(ctx, path, old_sha256.as_deref(), text, aside).await
+        }
+        Step::StopUnit { unit, .. } => services::undo_stop_unit(ctx, unit).await,
+        Step::StartUnit { unit, .. } => services::undo_start_unit(ctx, unit).await,
+        Step::AddLearner { endpoint, peer_urls } => members::undo_add(ctx, endpoint, peer_urls).await,
+        Step::SetKubeadmDataDir { data_dir, old_data_dir } => {
+            kubeadm::set_data_dir(ctx, data_dir, old_data_dir).await.map(|_| ())
+        }
+        // Copies harm nobody and are kept; waiting and proving changes nothing; stopped containers come back with
+        // their kubelet; API servers write their addresses and leader leases anew; a removed member held no data.
+        Step::SaveServed { .. }
+        | Step::SaveOpenDb { .. }
+        | Step::SaveStore { .. }
+        | Step::BuildDb { .. }
+        | Step::StopContainers { .. }
+        | Step::ProveMember { .. }
+        | Step::DeleteStaleMasterleases { .. }
+        | Step::WaitApiReady {}
+        | Step::ReleaseLeaderLeases { .. }
+        | Step::WaitNodes { .. }
+        | Step::WaitComponent { .. }
+        | Step::RemoveMember { .. }
+        | Step::PromoteLearner { .. } => Ok(()),
+    }
+}

@@ -1,0 +1,75 @@
+//! `ProveMember`: a started member holds exactly what was restored. HashKV decides, not the member's word.
+
+use super::context::{Ctx, Polled, field, outputs};
+use super::etcd::in_quorum;
+use crate::error::StepError;
+use rekindle_model::etcd::{EtcdEndpoint, HashKv};
+use rekindle_model::event::Outputs;
+use std::time::Duration;
+
+const TIMEOUT: Duration = Duration::from_secs(180);
+const EVERY: Duration = Duration::from_millis(100);
+
+pub(super) async fn prove_member(
+    ctx: &Ctx<'_>,
+    endpoint: &EtcdEndpoint,
+    members: usize,
+) -> Result<Outputs, StepError> {
+    let what = format!("etcd at {} on {} to be in quorum", endpoint.url, ctx.host_id());
+    let listed = ctx.poll(&what, EVERY, TIMEOUT, || in_quorum(ctx, endpoint)).await?;
+    if listed.len() != members {
+        let names: Vec<&str> = listed.iter().map(|member| member.name.as_str()).collect();
+        return Err(StepError::NotProved(format!(
+            "the cluster has {members} members; it has {}: {}",
+            listed.len(),
+            names.join(", ")
+        )));
+    }
+    let built =
+        ctx.built().ok_or_else(|| StepError::Plan("nothing was built that could be proved".into()))?;
+    let native = HashKv {
+        hash: field(built, "hash").unwrap_or_default(),
+        revision: field(built, "hashRevision").unwrap_or_default(),
+        compact_revision: field(built, "compactRevision").unwrap_or_default(),
+    };
+    let status = ctx.poll("its status", EVERY, TIMEOUT, || async {
+        let status = ctx.host.etcd_status(endpoint).await?;
+        Ok(if status.revision >= native.revision {
+            Polled::Ready(status)
+        } else {
+            Polled::Pending(format!("revision {} of {}", status.revision, native.revision))
+        })
+    });
+    let status = status.await?;
+    let answered = ctx.host.etcd_hash_kv(endpoint, native.revision).await?;
+    if answered.hash != native.hash || answered.compact_revision != native.compact_revision {
+        return Err(StepError::NotProved(format!(
+            "HashKV of {} at revision {} equals the native value: it is {:08x} (compacted {}), native {:08x} (compacted {})",
+            ctx.host_id(),
+            native.revision,
+            answered.hash,
+            answered.compact_revision,
+            native.hash,
+            native.compact_revision
+        )));
+    }
+    let live_keys = ctx.host.etcd_count_keys(endpoint).await?;
+    let expected: u64 = field(built, "liveKeys").unwrap_or_default();
+    // Restored leases can run out meanwhile (addresses of old API servers); that makes new revisions.
+    if status.revision == native.revision && live_keys != expected {
+        let after = ctx.host.etcd_status(endpoint).await?;
+        if after.revision == native.revision {
+            return Err(StepError::NotProved(format!("{expected} keys are live; there are {live_keys}")));
+        }
+    }
+    Ok(outputs! {
+        "revision" => native.revision,
+        "hash" => answered.hash,
+        "nativeHash" => native.hash,
+        "liveKeys" => live_keys,
+        "nativeLiveKeys" => expected,
+        "members" => listed.len(),
+        "memberId" => status.member_id,
+        "clusterId" => status.cluster_id,
+    })
+}
