@@ -29,11 +29,14 @@ pub(crate) fn of_restore(context: &Context<'_>, survey: &Survey<'_>, choice: &Ch
     cost
 }
 
-/// End of acknowledged writes: the first evidence of the failure, else now (a later end only widens a bound).
-fn end(context: &Context<'_>) -> (i64, String) {
+/// End of acknowledged writes, for a loss that begins at `from_ms`: the first evidence of the failure, else now. An
+/// evidence before the beginning is not that end: clients went on writing.
+fn end(context: &Context<'_>, from_ms: i64) -> (i64, String) {
+    let now = time(context.now_ms);
     match &context.diagnosis.failed_since {
-        Some((ms, what)) => (*ms, format!("the failure at {} ({what})", time(*ms))),
-        None => (context.now_ms, format!("now, {}, as nothing tells when it failed", time(context.now_ms))),
+        Some((ms, what)) if *ms > from_ms => (*ms, format!("the failure at {} ({what})", time(*ms))),
+        Some(_) => (context.now_ms, format!("now, {now}")),
+        None => (context.now_ms, format!("now, {now}, as nothing tells when it failed")),
     }
 }
 
@@ -67,11 +70,7 @@ fn of_only_store(context: &Context<'_>, host: &rekindle_model::HostId, facts: &D
 /// A snapshot file: from its time to the end; the lost end is the highest revision still seen in its history.
 fn of_file(context: &Context<'_>, source: &SourceCandidate, facts: &DbFacts) -> Cost {
     let last = last_seen(context, facts);
-    let (mut end_ms, mut end_text) = end(context);
-    if source.taken_ms.known().is_some_and(|taken| *taken >= end_ms) {
-        // Taken after the first evidence: that evidence is not the end of acknowledged writes.
-        (end_ms, end_text) = (context.now_ms, format!("now, {}", time(context.now_ms)));
-    }
+    let (end_ms, end_text) = end(context, source.taken_ms.known().copied().unwrap_or(i64::MIN));
     let time_lost_seconds = match source.taken_ms.known() {
         Some(taken) => Seen::Known((end_ms.saturating_sub(*taken) / 1000).max(0)),
         None => Seen::Unknown("the snapshot's time is not known".into()),
@@ -113,18 +112,14 @@ fn last_seen(context: &Context<'_>, facts: &DbFacts) -> Option<(i64, String)> {
 }
 
 /// A survivor of several members: the others may have acknowledged writes without it, so it never shows what was lost.
+/// Its own file's time bounds nothing: an etcd that starts and fails writes to it too.
 fn of_lone_survivor(
     context: &Context<'_>,
     survey: &Survey<'_>,
     source: &SourceCandidate,
     facts: &DbFacts,
 ) -> Cost {
-    let (end_ms, end_text) = end(context);
-    let seconds = |from: i64| (end_ms.saturating_sub(from) / 1000).max(1);
     let mut bounds: Vec<(i64, String)> = Vec::new();
-    if let (SourceKind::Store(_), Some(taken)) = (&source.kind, source.taken_ms.known()) {
-        bounds.push((seconds(*taken), format!("its last write at {}", time(*taken))));
-    }
     // It holds at least what an older snapshot of its history holds, so the loss began after that.
     for other in &context.inventory.sources {
         if let (SourceKind::SnapshotFile(path), Some(other_facts), Some(taken)) =
@@ -132,7 +127,9 @@ fn of_lone_survivor(
             && other_facts.revision <= facts.revision
             && same_history(other_facts, facts)
         {
-            bounds.push((seconds(*taken), format!("snapshot {path}, which it contains, of {}", time(*taken))));
+            let (end_ms, end_text) = end(context, *taken);
+            let seconds = (end_ms.saturating_sub(*taken) / 1000).max(1);
+            bounds.push((seconds, format!("snapshot {path}, which it contains, of {}, to {end_text}", time(*taken))));
         }
     }
     let best = bounds.into_iter().min();
@@ -143,7 +140,7 @@ fn of_lone_survivor(
     );
     let (evidence, time_lost_seconds) = match best {
         Some((bound, by)) => (
-            format!("{may_lack}; no more than {} of them, from {by}, to {end_text}", span(bound)),
+            format!("{may_lack}; no more than {} of them, from {by}", span(bound)),
             Seen::Known(bound),
         ),
         None => {

@@ -18,6 +18,10 @@ pub(crate) struct Parts {
 
 /// The plan.
 pub(crate) fn assemble(context: &Context<'_>, parts: Parts) -> Plan {
+    let mut warnings = parts.warnings;
+    if let (None, Some(dir)) = (parts.choice.taken, &context.goal.data_dir) {
+        warnings.push(format!("--data-dir {dir} is not used: nothing is restored."));
+    }
     Plan {
         api_version: API_VERSION.into(),
         kind: "Plan".into(),
@@ -34,6 +38,6 @@ pub(crate) fn assemble(context: &Context<'_>, parts: Parts) -> Plan {
         steps: parts.steps,
         how_to_go_back: parts.how_to_go_back,
         failed_since: context.diagnosis.failed_since.clone(),
-        warnings: parts.warnings,
+        warnings,
     }
 }

@@ -146,7 +146,7 @@ impl Restore<'_, '_> {
         let mut steps = Steps::default();
         let saved = add_saves(self.context, &mut steps, |_| true);
         let first_copy = choice.taken.and_then(|index| saved.get(&index)).cloned();
-        let served = matches!(self.source.kind, SourceKind::Served(_));
+        let served = self.still_written();
         let imposter = self.context.diagnosis.etcd == EtcdVerdict::EmptyImposter;
         steps.stage();
         if served || imposter {
@@ -176,6 +176,13 @@ impl Restore<'_, '_> {
         }
         self.add_open(&mut steps);
         Ok(steps.into_vec())
+    }
+
+    /// Whether the source is a member that clients can still write to: then what was saved first is not the last of it.
+    fn still_written(&self) -> bool {
+        let SourceKind::Served(host) = &self.source.kind else { return false };
+        let live = self.context.inventory.host(host).and_then(|h| h.etcd_live.known());
+        live.is_none_or(|l| l.quorum.known() != Some(&false))
     }
 
     /// Stops the clients everywhere, and etcd too unless it is still to be saved from.
@@ -413,7 +420,10 @@ impl Restore<'_, '_> {
         } else {
             "Too many etcd members lost their data for a quorum"
         };
-        let age = self.source.taken_ms.known().map_or(String::new(), |t| format!(" of {}", time(*t)));
+        let age = match (&self.source.kind, self.source.taken_ms.known()) {
+            (SourceKind::SnapshotFile(_), Some(taken)) => format!(" of {}", time(*taken)),
+            _ => String::new(),
+        };
         let form = match self.form {
             RestoreForm::Exact => format!("at its own revision {}", self.facts.revision),
             RestoreForm::Bumped { to_revision } => {
@@ -441,7 +451,7 @@ impl Restore<'_, '_> {
         match &cost.time_lost_seconds {
             Seen::Known(0) => {}
             Seen::Known(seconds) => {
-                warnings.push(format!("Up to {} of writes are lost: {}.", span(*seconds), cost.evidence));
+                warnings.push(format!("Up to {} of acknowledged writes are lost.", span(*seconds)));
             }
             Seen::Unknown(why) => warnings.push(format!("How much is lost can't be bounded: {why}.")),
         }
@@ -485,7 +495,7 @@ impl Restore<'_, '_> {
             .collect();
         let old = match self.context.goal.data_dir {
             Some(_) => "Old data stays where it is.".to_owned(),
-            None => format!("Old data is kept: {}.", and_list(&folders)),
+            None => format!("Old data, where there is any, is kept in {}.", and_list(&folders)),
         };
         format!(
             "Until the API servers start, `rekindle runs undo {run}` puts everything back as it was. After that undo \

@@ -262,7 +262,7 @@ fn a_full_disk_of_the_run_folder_is_refused_too() {
         .build();
     let diagnosis = diagnosis(&inventory, EtcdVerdict::DataLost, &[MemberVerdict::DataLost]);
     let PlanOutcome::Refused(refusal) = planned(&inventory, &diagnosis, &goal()) else { panic!("a plan") };
-    assert!(refusal.reason.contains("the run's folder on local needs 24 MiB"), "{}", refusal.reason);
+    assert!(refusal.reason.contains("local needs 24 MiB for the run's folder"), "{}", refusal.reason);
 }
 
 // A snapshot file's time may be that of a copy: nothing lost is never claimed from a time before the failure.
