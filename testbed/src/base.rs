@@ -1,7 +1,7 @@
 //! The base of every test host: Debian with systemd and sshd, the components, their units, and a containerd
 //! that has the images already.
 
-use crate::{Host, HostSpec, cache, cmd, components, host, image, needs};
+use crate::{Host, HostSpec, cache, cmd, components, host, image, needs, set};
 use anyhow::{Context, Result, bail};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::fs;
@@ -25,7 +25,11 @@ const FILES: &[(&str, &str, &str)] = &[
     // systemd's own 90 s for a unit that will not stop are for machines that somebody waits for
     ("etc/systemd/system.conf.d/testbed.conf", "[Manager]\nDefaultTimeoutStopSec=70s\n", "644"),
     ("etc/systemd/journald.conf.d/testbed.conf", "[Journal]\nStorage=persistent\nSystemMaxUse=200M\n", "644"),
-    ("etc/ssh/sshd_config.d/testbed.conf", "PermitRootLogin prohibit-password\nUseDNS no\nUsePAM no\n", "644"),
+    (
+        "etc/ssh/sshd_config.d/testbed.conf",
+        "PermitRootLogin prohibit-password\nUseDNS no\nUsePAM no\n",
+        "644",
+    ),
 ];
 
 /// Units that a container has no use for, or that only some hosts start.
@@ -70,6 +74,10 @@ pub fn build() -> Result<()> {
     }
     needs::hosts()?;
     let _live = cache::Lock::wait("live")?; // importing the images runs a host
+    set::clean()?;
+    // a seed host that a killed build left behind is still mounted below the folder that is removed next
+    let aside = cache::aside(&dir);
+    Host::at(&HostSpec::new("seed", 2), &aside.join("seed"), &aside).tear_down()?;
     let rootfs = debootstrap()?;
     cmd::note("making the base of the test hosts");
     cache::make_aside(&dir, &stamp(), |aside| {

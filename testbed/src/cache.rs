@@ -69,13 +69,19 @@ pub fn is_stamped(dir: &Utf8Path, stamp: &str) -> bool {
     fs::read_to_string(dir.join(".stamp")).is_ok_and(|found| found == stamp)
 }
 
+/// The folder in which the next `dir` is made.
+#[must_use]
+pub fn aside(dir: &Utf8Path) -> Utf8PathBuf {
+    Utf8PathBuf::from(format!("{dir}.new"))
+}
+
 /// Makes `dir` through a folder aside: `make` fills it, then it is stamped and renamed, so that a folder in
 /// place is always a whole one. An older one is removed.
 ///
 /// # Errors
 /// When `make` fails or the folder cannot be written; the old one is then still there.
 pub fn make_aside(dir: &Utf8Path, stamp: &str, make: impl FnOnce(&Utf8Path) -> Result<()>) -> Result<()> {
-    let aside = Utf8PathBuf::from(format!("{dir}.new"));
+    let aside = aside(dir);
     remove_tree(&aside)?;
     fs::create_dir_all(&aside).with_context(|| format!("cannot make {aside}"))?;
     make(&aside)?;

@@ -88,11 +88,7 @@ fn shown(command: &Command) -> String {
 ///
 /// # Errors
 /// When the time is over.
-pub fn wait_for<T>(
-    what: &str,
-    timeout: Duration,
-    mut ready: impl FnMut() -> Result<Option<T>>,
-) -> Result<T> {
+pub fn wait_for<T>(what: &str, timeout: Duration, mut ready: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let start = Instant::now();
     let mut pause = Duration::from_millis(20);
     loop {

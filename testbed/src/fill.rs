@@ -93,7 +93,8 @@ struct Proxy(Child);
 impl Proxy {
     fn start(set: &Set, socket: &Utf8Path) -> Result<Self> {
         let _ = std::fs::remove_file(socket); // of a fill that was killed
-        let mut command = set.kubectl_command(&["proxy", "--reject-methods=^$", "--unix-socket", socket.as_str()])?;
+        let mut command =
+            set.kubectl_command(&["proxy", "--reject-methods=^$", "--unix-socket", socket.as_str()])?;
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let proxy = Self(command.spawn().context("cannot start kubectl proxy")?);
         cmd::wait_for("kubectl proxy", Duration::from_secs(20), || Ok(Some(UnixStream::connect(socket)?)))?;

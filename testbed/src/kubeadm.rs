@@ -26,7 +26,13 @@ pub(crate) fn make(set: &Set) -> Result<()> {
     }
     prepare(first, &configuration(first, &endpoint)?)?;
     first
-        .exec_ok(&["kubeadm", "init", "--config=/etc/kubeadm.yaml", "--skip-phases=preflight,addon", "--upload-certs"])
+        .exec_ok(&[
+            "kubeadm",
+            "init",
+            "--config=/etc/kubeadm.yaml",
+            "--skip-phases=preflight,addon",
+            "--upload-certs",
+        ])
         .context("kubeadm init")?;
     let admin = first.read("/etc/kubernetes/admin.conf")?;
     fs::write(set.admin_kubeconfig(), admin).context("cannot write the kubeconfig")?;

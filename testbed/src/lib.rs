@@ -16,9 +16,12 @@ pub mod components;
 pub mod fill;
 pub mod host;
 mod image;
+mod kind;
 mod kubeadm;
 pub mod needs;
 pub mod net;
+mod power;
+mod saved;
 pub mod set;
 mod systemd_plane;
 

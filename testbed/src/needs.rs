@@ -15,7 +15,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("ssh-keygen", "openssh-client"),
     ("tar", "tar"),
     ("sha256sum", "coreutils"),
-    ("cc", "gcc"),
+    ("cc", "build-essential"),
 ];
 
 /// Whether a program of this name is in `$PATH`.

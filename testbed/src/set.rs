@@ -3,89 +3,33 @@
 //! A test loads a set, breaks it, acts and checks; dropping the [`Set`] cuts the power, unmounts and removes all
 //! of it. One set runs at a time: they share the bridge and its addresses, and loading waits for the other.
 
-use crate::{Host, HostSpec, base, cache, cgroup, cmd, components, host, kubeadm, net, systemd_plane};
+pub use crate::kind::Kind;
+pub use crate::saved::{clean, is_made, make};
+
+use crate::saved::{live, saved};
+use crate::{Host, HostSpec, base, cache, cmd, components, host};
 use anyhow::{Context, Result, bail};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::Value;
-use std::fmt;
 use std::fs;
 use std::process::Output;
-use std::str::FromStr;
 use std::time::Duration;
 
-/// The clusters there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// kubeadm, one control-plane node `cp1`.
-    Kubeadm1,
-    /// kubeadm, control-plane nodes `cp1` to `cp3` with stacked etcd behind `lb` (haproxy), worker `w1`.
-    Kubeadm3,
-    /// etcd, kube-apiserver, kube-controller-manager, kube-scheduler and kubelet as systemd units on `cp1`.
-    Systemd1,
-}
-
-impl Kind {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Kubeadm1, Self::Kubeadm3, Self::Systemd1];
-
-    /// Its name on the command line and in the cache.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Kubeadm1 => "kubeadm1",
-            Self::Kubeadm3 => "kubeadm3",
-            Self::Systemd1 => "systemd1",
-        }
-    }
-
-    /// Its hosts.
-    #[must_use]
-    pub fn specs(self) -> Vec<HostSpec> {
-        let hosts: &[(&str, u8)] = match self {
-            Self::Kubeadm1 | Self::Systemd1 => &[("cp1", 11)],
-            Self::Kubeadm3 => &[("lb", 10), ("cp1", 11), ("cp2", 12), ("cp3", 13), ("w1", 21)],
-        };
-        hosts.iter().map(|(name, last)| HostSpec::new(name, *last)).collect()
-    }
-
-    /// What a saved set was made from: another text means make it anew.
-    fn stamp(self) -> String {
-        let recipe = match self {
-            Self::Kubeadm1 | Self::Kubeadm3 => "",
-            Self::Systemd1 => systemd_plane::RECIPE,
-        };
-        format!("{}\n{}{}{recipe}", self.name(), base::stamp(), kubeadm::RECIPE)
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Kind {
-    type Err = anyhow::Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        let names: Vec<&str> = Self::ALL.iter().map(|kind| kind.name()).collect();
-        Self::ALL
-            .into_iter()
-            .find(|kind| kind.name() == name)
-            .with_context(|| format!("no set {name}; there are {}", names.join(", ")))
-    }
-}
+/// Set to anything, this leaves the cluster of a test that panics running, for a person to look at.
+const KEEP_ENV: &str = "REKINDLE_TESTBED_KEEP";
 
 /// A cluster that runs. Dropping it takes it away, unless it was told to [`Set::stay`].
 #[derive(Debug)]
 pub struct Set {
     /// Which one it is.
     pub kind: Kind,
-    dir: Utf8PathBuf,
-    hosts: Vec<Host>,
-    since: String,
-    keep: bool,
-    _lock: Option<cache::Lock>,
+    pub(crate) dir: Utf8PathBuf,
+    pub(crate) hosts: Vec<Host>,
+    /// When it was booted: leases must be newer.
+    pub(crate) since: String,
+    /// Whether it stays when this value is dropped.
+    pub(crate) keep: bool,
+    pub(crate) lock: Option<cache::Lock>,
 }
 
 impl Set {
@@ -117,7 +61,7 @@ impl Set {
             host::link_shared(&base, &host_dir)?;
             hosts.push(Host::at(&spec, &host_dir, &base));
         }
-        let set = Self { kind, dir, hosts, since: now()?, keep: false, _lock: Some(lock) };
+        let set = Self { kind, dir, hosts, since: now()?, keep: false, lock: Some(lock) };
         set.boot()?;
         Ok(set)
     }
@@ -134,12 +78,13 @@ impl Set {
         let base = base::built()?;
         let host = |spec: &HostSpec| Host::at(spec, &dir.join("hosts").join(&spec.name), &base);
         let hosts = kind.specs().iter().map(host).collect();
-        Ok(Some(Self { kind, dir, hosts, since: String::new(), keep: true, _lock: None }))
+        Ok(Some(Self { kind, dir, hosts, since: String::new(), keep: true, lock: None }))
     }
 
     /// Leaves the set running, unlocked: [`Set::running`] finds it again, [`clean`] ends it.
     pub fn stay(mut self) {
         self.keep = true;
+        self.lock = None;
     }
 
     /// The folder of this running set.
@@ -164,7 +109,10 @@ impl Set {
     /// # Errors
     /// When the set has none of this name.
     pub fn host(&self, name: &str) -> Result<&Host> {
-        self.hosts.iter().find(|host| host.name == name).with_context(|| format!("{} has no host {name}", self.kind))
+        self.hosts
+            .iter()
+            .find(|host| host.name == name)
+            .with_context(|| format!("{} has no host {name}", self.kind))
     }
 
     /// A file for `ssh -F FILE HOST`: every host by name and by address, as root.
@@ -229,7 +177,8 @@ impl Set {
             let leases = self.get_list(&["get", "leases", "-n", "kube-node-lease"])?;
             for host in self.hosts.iter().filter(|host| host.name != "lb") {
                 let node = named(&nodes, &host.name).with_context(|| format!("no node {}", host.name))?;
-                let lease = named(&leases, &host.name).with_context(|| format!("no lease of {}", host.name))?;
+                let lease =
+                    named(&leases, &host.name).with_context(|| format!("no lease of {}", host.name))?;
                 let renewed = lease.pointer("/spec/renewTime").and_then(Value::as_str).unwrap_or_default();
                 if !is_ready(node) || renewed < since {
                     bail!("node {} is not Ready, or its lease of {renewed} is older than {since}", host.name);
@@ -248,12 +197,12 @@ impl Set {
         }
     }
 
-    fn boot(&self) -> Result<()> {
+    pub(crate) fn boot(&self) -> Result<()> {
         self.hosts.iter().try_for_each(Host::boot_start)?;
         self.hosts.iter().try_for_each(Host::wait_booted)
     }
 
-    fn power_off(&self) -> Result<()> {
+    pub(crate) fn power_off(&self) -> Result<()> {
         self.hosts.iter().try_for_each(Host::power_off_start)?;
         self.hosts.iter().try_for_each(Host::power_off)
     }
@@ -262,6 +211,10 @@ impl Set {
 impl Drop for Set {
     fn drop(&mut self) {
         if self.keep {
+            return;
+        }
+        if std::thread::panicking() && std::env::var_os(KEEP_ENV).is_some() {
+            cmd::note(&format!("{KEEP_ENV} is set: {} is left running in {}", self.kind, self.dir));
             return;
         }
         if let Err(error) = clean() {
@@ -288,115 +241,4 @@ fn is_ready(node: &Value) -> bool {
         c.get("type").and_then(Value::as_str) == Some("Ready")
             && c.get("status").and_then(Value::as_str) == Some("True")
     })
-}
-
-fn live() -> Result<Utf8PathBuf> {
-    Ok(cache::root()?.join("live"))
-}
-
-fn saved(kind: Kind) -> Result<Utf8PathBuf> {
-    Ok(cache::root()?.join("sets").join(kind.name()))
-}
-
-/// Whether the set is saved and up to date.
-///
-/// # Errors
-/// When there is no cache folder to speak of.
-pub fn is_made(kind: Kind) -> Result<bool> {
-    Ok(cache::is_stamped(&saved(kind)?, &kind.stamp()))
-}
-
-/// Ends whatever set runs, also one whose owner died: power cut, unmounted, control groups and bridge removed.
-/// The caller holds the `live` lock, or nobody else uses the test bed.
-///
-/// # Errors
-/// When something of it cannot be ended or removed.
-pub fn clean() -> Result<()> {
-    let dir = live()?;
-    let base = cache::root()?.join("base");
-    let mut hosts = Vec::new();
-    for entry in dir.join("hosts").read_dir_utf8().into_iter().flatten() {
-        let entry = entry.with_context(|| format!("cannot list {dir}/hosts"))?;
-        hosts.push(Host::at(&HostSpec::new(entry.file_name(), 0), entry.path(), &base));
-    }
-    std::thread::scope(|scope| {
-        let ends: Vec<_> = hosts.iter().map(|host| scope.spawn(|| host.tear_down())).collect();
-        ends.into_iter().try_for_each(|end| end.join().unwrap_or_else(|_| bail!("a thread panicked")))
-    })?;
-    cache::remove_tree(&dir)?;
-    cgroup::remove_parents()?;
-    net::down()
-}
-
-/// Makes and saves a set unless it is there.
-///
-/// # Errors
-/// When the base is missing or a step fails; nothing of it is left running then.
-pub fn make(kind: Kind) -> Result<()> {
-    if is_made(kind)? {
-        return Ok(());
-    }
-    let base = base::built()?;
-    let lock = cache::Lock::wait("live")?;
-    if is_made(kind)? {
-        return Ok(());
-    }
-    clean()?;
-    cmd::note(&format!("making {kind} (a minute or two)"));
-    let dir = live()?;
-    let peers = kind.specs();
-    let mut hosts = Vec::new();
-    for spec in &peers {
-        hosts.push(Host::create(spec, &dir.join("hosts").join(&spec.name), &base, &peers)?);
-    }
-    access(&dir, &base, &hosts)?;
-    cache::write(&dir.join("kind"), kind.name())?;
-    // dropped on the way out, whatever happens
-    let set = Set { kind, dir, hosts, since: now()?, keep: false, _lock: Some(lock) };
-    set.boot()?;
-    match kind {
-        Kind::Kubeadm1 | Kind::Kubeadm3 => kubeadm::make(&set)?,
-        Kind::Systemd1 => systemd_plane::make(&set)?,
-    }
-    set.wait_ready(Duration::from_secs(300))?;
-    set.power_off()?;
-    save(&set, &base)
-}
-
-/// The ssh key, `known_hosts` and `ssh_config` of a set.
-fn access(dir: &Utf8Path, base: &Utf8Path, hosts: &[Host]) -> Result<()> {
-    cmd::sh("cp", ["-a", base.join("ssh").as_str(), dir.join("ssh").as_str()])?;
-    let mut config = String::new();
-    for host in hosts {
-        config += &format!("Host {0} {1}\n    HostName {1}\n", host.name, host.ip);
-    }
-    config += &format!(
-        "Host *\n    User root\n    IdentityFile {dir}/ssh/id_ed25519\n    IdentitiesOnly yes\n    \
-         UserKnownHostsFile {dir}/ssh/known_hosts\n    StrictHostKeyChecking yes\n    BatchMode yes\n    \
-         ConnectTimeout 10\n"
-    );
-    cache::write(&dir.join("ssh_config"), config)
-}
-
-/// Moves the stopped hosts of a set into the cache, without what every host shares.
-fn save(set: &Set, base: &Utf8Path) -> Result<()> {
-    for host in &set.hosts {
-        host.tear_down()?;
-        let dir = set.dir.join("hosts").join(&host.name);
-        host::unlink_shared(base, &dir)?;
-        for left in ["work", "root"] {
-            cache::remove_tree(&dir.join(left))?;
-        }
-        for left in ["cgroups", "keeper.pid", "keeper.sh", "console.log"] {
-            let _ = fs::remove_file(dir.join(left)); // not there when the host never ran
-        }
-    }
-    cache::make_aside(&saved(set.kind)?, &set.kind.stamp(), |aside| {
-        for name in ["hosts", "ssh", "ssh_config", "admin.conf", "kind"] {
-            fs::rename(set.dir.join(name), aside.join(name)).with_context(|| format!("cannot save {name}"))?;
-        }
-        Ok(())
-    })?;
-    cmd::note(&format!("saved {}", set.kind));
-    Ok(())
 }

@@ -8,14 +8,14 @@ use std::fs;
 use std::time::Duration;
 
 /// Counts up when what is made here changes in a way that kubeadm's configuration does not show.
-pub(crate) const RECIPE: &str = "systemd 1\n";
+pub(crate) const RECIPE: &str = "systemd 2\n";
 
-/// Units in starting order, with what each says beyond its command.
+/// Units in starting order: name, what each starts after, and its type.
 const UNITS: [(&str, &str, &str); 4] = [
-    ("etcd", "etcd key-value store", "Type=notify\n"),
-    ("kube-apiserver", "Kubernetes API server", "Type=notify\n"),
-    ("kube-controller-manager", "Kubernetes controller manager", ""),
-    ("kube-scheduler", "Kubernetes scheduler", ""),
+    ("etcd", "network.target", "notify"),
+    ("kube-apiserver", "network.target etcd.service", "notify"),
+    ("kube-controller-manager", "kube-apiserver.service", "exec"),
+    ("kube-scheduler", "kube-apiserver.service", "exec"),
 ];
 
 /// Makes the cluster on the one booted host of `set` and fetches the kubeconfig.
@@ -26,10 +26,10 @@ pub(crate) fn make(set: &Set) -> Result<()> {
         let script = format!("kubeadm init phase {phase} --config=/etc/kubeadm.yaml");
         host.script(&script).context("a phase of kubeadm init")?;
     }
-    for (name, description, extra) in UNITS {
+    for (name, after, kind) in UNITS {
         let manifest = format!("/etc/kubernetes/manifests/{name}.yaml");
         let text = host.read(&manifest)?;
-        let unit = unit(description, extra, &command(&String::from_utf8_lossy(&text))?);
+        let unit = unit(name, after, kind, &command(&String::from_utf8_lossy(&text))?);
         host.write(&format!("/etc/systemd/system/{name}.service"), unit)?;
         fs::remove_file(host.path(&manifest)).with_context(|| format!("cannot remove {manifest}"))?;
     }
@@ -57,7 +57,7 @@ fn command(manifest: &str) -> Result<Vec<&str>> {
     Ok(command)
 }
 
-fn unit(description: &str, extra: &str, command: &[&str]) -> String {
+fn unit(name: &str, after: &str, kind: &str, command: &[&str]) -> String {
     let mut exec = String::new();
     for (index, word) in command.iter().enumerate() {
         let _ = match index {
@@ -66,8 +66,8 @@ fn unit(description: &str, extra: &str, command: &[&str]) -> String {
         };
     }
     format!(
-        "[Unit]\nDescription={description}\nAfter=network-online.target etcd.service\n\n\
-         [Service]\n{extra}ExecStart={exec}\nRestart=on-failure\nRestartSec=5\nLimitNOFILE=65536\n\n\
+        "[Unit]\nDescription={name} of the Kubernetes control plane\nAfter={after}\n\n\
+         [Service]\nType={kind}\nExecStart={exec}\nRestart=on-failure\nRestartSec=5\nLimitNOFILE=65536\n\n\
          [Install]\nWantedBy=multi-user.target\n"
     )
 }
@@ -79,10 +79,11 @@ mod tests {
     // The units must run exactly what kubeadm's static pods would have run.
     #[test]
     fn a_static_pod_becomes_a_unit() {
-        let manifest = "spec:\n  containers:\n  - command:\n    - etcd\n    - --name=cp1\n    - --a=b\n    image: x\n";
+        let manifest =
+            "spec:\n  containers:\n  - command:\n    - etcd\n    - --name=cp1\n    - --a=b\n    image: x\n";
         let command = command(manifest).unwrap();
         assert_eq!(command, ["etcd", "--name=cp1", "--a=b"]);
-        let unit = unit("store", "Type=notify\n", &command);
+        let unit = unit("etcd", "network.target", "notify", &command);
         assert!(unit.contains("ExecStart=/usr/local/bin/etcd \\\n  --name=cp1 \\\n  --a=b\n"), "{unit}");
     }
 }
