@@ -209,7 +209,7 @@ struct Parsed {
     sum: String,
 }
 
-/// Lines up to the end or to a damaged last line. Damage before that is an error: then more was lost than one write.
+/// Lines up to the end or to a torn last line. Any other damage is an error: then more was lost than one write.
 fn parse(path: &Utf8Path, bytes: &[u8]) -> Result<Parsed, JournalError> {
     let mut parsed = Parsed { records: Vec::new(), whole_bytes: 0, sum: String::new() };
     let mut lines = bytes.split_inclusive(|byte| *byte == b'\n').peekable();
@@ -221,8 +221,8 @@ fn parse(path: &Utf8Path, bytes: &[u8]) -> Result<Parsed, JournalError> {
                 parsed.sum = sum;
                 parsed.whole_bytes += line.len() as u64;
             }
-            // A write that a crash cut short, or whose first block did not reach the disk.
-            Err(_) if lines.peek().is_none() => break,
+            // A write that a crash cut short.
+            Err(_) if lines.peek().is_none() && !line.ends_with(b"\n") => break,
             Err(fault) => return Err(JournalError::Damaged { path: path.to_owned(), line: number, fault }),
         }
     }
@@ -234,7 +234,8 @@ fn record_of(line: &[u8], before: &str, number: u64) -> Result<(Record, String),
     let line = std::str::from_utf8(line).map_err(|_| "the line is not UTF-8")?;
     let rest = line.get(HEAD_BYTES..).ok_or("the line is too short")?;
     let sum = line.get(PREFIX.len()..PREFIX.len() + SUM_CHARS).ok_or("the line is too short")?;
-    if !line.starts_with(PREFIX) || chained_sum(before, rest.as_bytes()) != sum {
+    let joint = line.get(PREFIX.len() + SUM_CHARS..HEAD_BYTES) == Some("\",");
+    if !line.starts_with(PREFIX) || !joint || chained_sum(before, rest.as_bytes()) != sum {
         return Err("the line's sum does not match its content and the line before".into());
     }
     let record: Record =
@@ -320,6 +321,7 @@ mod tests {
             damaged[at] ^= 1;
             std::fs::write(dir.join(FILE_NAME), &damaged).unwrap();
             let line = if at < lines[0] { 1 } else { 2 };
+            // A changed line end joins the line with the next one; that is seen as well.
             let error = read(&dir).unwrap_err().to_string();
             assert!(error.contains(&format!("{FILE_NAME}:{line}: ")), "byte {at}: {error}");
         }
