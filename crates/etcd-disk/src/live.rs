@@ -18,10 +18,20 @@ use crate::snapshot::hex;
 /// # Errors
 /// [`Error::Bolt`] on a damaged page, [`Error::Row`] on a row that breaks etcd's format.
 pub fn get<S: ReadAt>(db: &BoltFile<S>, path: &Path, key: &[u8]) -> Result<Option<KeyValue>> {
-    let mut newest = None;
+    Ok(get_many(db, path, &[key])?.pop().flatten())
+}
+
+/// The newest state of each of a few keys, in their order, in one pass.
+///
+/// # Errors
+/// As [`get`].
+pub fn get_many<S: ReadAt>(db: &BoltFile<S>, path: &Path, keys: &[&[u8]]) -> Result<Vec<Option<KeyValue>>> {
+    let mut newest = vec![None; keys.len()];
     for_each_row(db, path, &mut |row, kv| {
-        if kv.key == key {
-            newest = (!row.tombstone).then(|| owned(kv));
+        for (key, place) in keys.iter().zip(&mut newest) {
+            if kv.key == *key {
+                *place = (!row.tombstone).then(|| owned(kv));
+            }
         }
         Ok(())
     })?;

@@ -127,6 +127,9 @@ pub struct DbFacts {
     pub members: Vec<EtcdMember>,
     /// UID of the `kube-system` namespace.
     pub kube_system_uid: Seen<String>,
+    /// SHA-256 (hex) of the DER of the cluster CA certificate, as the store's own ConfigMaps hold it.
+    #[serde(default)]
+    pub ca_sha256: Seen<String>,
     /// `x.y.0` of the cluster.
     pub cluster_version: String,
     /// `x.y.z` of the storage format, empty before 3.6.
