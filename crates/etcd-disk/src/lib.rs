@@ -3,6 +3,7 @@
 //! - [`snapshot`] opens a snapshot file (or a copied `member/snap/db`) and verifies it in one pass.
 //! - [`hashkv`], [`live`] and [`facts`] say what is in a store; [`rows`] is the format of its rows.
 //! - [`wal`], [`snapfile`] and [`data_dir`] read what else a member keeps; [`ids`] names members and clusters.
+//! - [`replay`] applies what a stopped member's log has beyond its database.
 //! - [`restore`] writes new members of a new cluster from a snapshot.
 //!
 //! The formats are drawn in `docs/formats/etcd-data-dir.md` and `docs/formats/snapshot.md`. What etcd itself does is
@@ -10,6 +11,7 @@
 //! under the feature `stock` hold everything here against the real etcd, etcdctl and etcdutl of these lines.
 //! Everything read is hostile: bounded, checked, and an error names file and place.
 
+mod copy;
 pub mod data_dir;
 mod error;
 pub mod facts;
@@ -18,6 +20,7 @@ pub mod hashkv;
 pub mod ids;
 pub mod live;
 pub mod proto;
+pub mod replay;
 pub mod restore;
 pub mod rows;
 mod scan;

@@ -14,6 +14,7 @@ use boltfile::Writer;
 use super::cluster::{NewCluster, member_json};
 use super::{Form, RestoreOptions, RestoredDb};
 use crate::bucket;
+use crate::copy::copy_bucket;
 use crate::error::{Error, Result, RowFault, SnapshotFault};
 use crate::facts::{Alarm, AlarmKind, StoreFacts, for_each_entry, parse_alarm, read_facts};
 use crate::files;
@@ -118,7 +119,7 @@ impl Job<'_> {
                     writer.bucket(&name).map_err(|e| self.write_error(e))?;
                 }
                 b"meta" => self.meta(&mut writer, form, rows.as_ref())?,
-                _ => self.copy_bucket(&mut writer, &name)?,
+                _ => copy_bucket(self.source.bolt(), self.source.path(), &mut writer, self.out, &name)?,
             }
         }
         let finished = writer.finish().map_err(|e| self.write_error(e))?;
@@ -362,19 +363,6 @@ impl Job<'_> {
         let mut out = writer.bucket(bucket::META.as_bytes()).map_err(|e| self.write_error(e))?;
         for (key, value) in entries {
             out.put(&key, &value).map_err(|e| self.write_error(e))?;
-        }
-        Ok(())
-    }
-
-    fn copy_bucket(&self, writer: &mut Writer, name: &[u8]) -> Result<()> {
-        let mut out = writer.bucket(name).map_err(|e| self.write_error(e))?;
-        let Some(found) = self.source.bolt().bucket(name).map_err(|e| self.source.bolt_error(e))? else {
-            return Ok(());
-        };
-        out.set_sequence(found.sequence());
-        let mut cursor = found.cursor();
-        while let Some((key, value)) = cursor.next().map_err(|e| self.source.bolt_error(e))? {
-            out.put(key, value).map_err(|e| self.write_error(e))?;
         }
         Ok(())
     }
