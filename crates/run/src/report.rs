@@ -157,12 +157,13 @@ fn host_of(step: &PlannedStep) -> &str {
 }
 
 fn verifications(plan: &Plan, state: &RunState) -> Vec<Verification> {
-    plan.steps.iter().filter_map(|step| verification(step, state)).collect()
+    let restores = plan.steps.iter().any(|step| matches!(step.step, Step::BuildDb { .. }));
+    plan.steps.iter().filter_map(|step| verification(step, state, restores)).collect()
 }
 
-fn verification(step: &PlannedStep, state: &RunState) -> Option<Verification> {
+fn verification(step: &PlannedStep, state: &RunState, restores: bool) -> Option<Verification> {
     let own = state.steps.get(&step.number)?;
-    let what = claim(step)?;
+    let what = claim(step, restores)?;
     let (held, figures) = match own.status {
         StepStatus::Done => {
             let missing = strings(&own.outputs, "partial");
@@ -180,16 +181,17 @@ fn verification(step: &PlannedStep, state: &RunState) -> Option<Verification> {
 }
 
 /// What a step proves, if it proves something.
-fn claim(step: &PlannedStep) -> Option<String> {
+fn claim(step: &PlannedStep, restores: bool) -> Option<String> {
     let host = host_of(step);
     Some(match &step.step {
         Step::SaveServed { .. } | Step::SaveOpenDb { .. } | Step::SaveStore { .. } => {
             format!("what {host} held is saved and verified")
         }
         Step::BuildDb { source, .. } => format!("the db to restore was written from {}", source.path),
-        Step::ProveMember { .. } => {
+        Step::ProveMember { .. } if restores => {
             format!("etcd on {host} holds the restored data: HashKV equals the native value")
         }
+        Step::ProveMember { .. } => format!("etcd on {host} answers in a quorum"),
         Step::WaitApiReady {} => format!("/readyz of the API server on {host} says ok"),
         Step::WaitComponent { component } => format!("{component} on {host} answers its health check"),
         Step::PromoteLearner { .. } => "HashKV of all members is equal after the promotion".into(),
@@ -215,7 +217,7 @@ fn figures(step: &PlannedStep, o: &Outputs) -> String {
             text(o, "liveKeys"),
             text(o, "hash")
         ),
-        Step::ProveMember { .. } => format!(
+        Step::ProveMember { .. } if o.contains_key("hash") => format!(
             "HashKV {} = {} at revision {}, {} live keys, {} members",
             text(o, "hash"),
             text(o, "nativeHash"),
@@ -223,6 +225,7 @@ fn figures(step: &PlannedStep, o: &Outputs) -> String {
             text(o, "liveKeys"),
             text(o, "members")
         ),
+        Step::ProveMember { .. } => format!("{} members", text(o, "members")),
         Step::WaitApiReady {} => text(o, "server"),
         Step::WaitComponent { .. } => text(o, "url"),
         Step::PromoteLearner { .. } => format!(
