@@ -7,7 +7,10 @@ use rekindle_model::plan::{PlanOutcome, Refusal};
 use rekindle_model::source::Identity;
 
 /// A refusal with the candidates as they were looked at.
-pub(crate) fn because(choice: Choice, reason: impl Into<String>, possible: Vec<String>) -> PlanOutcome {
+pub(crate) fn because(mut choice: Choice, reason: impl Into<String>, possible: Vec<String>) -> PlanOutcome {
+    if let Some((_, sentence)) = choice.taken.and_then(|taken| choice.candidates.get_mut(taken)) {
+        *sentence = format!("would be {sentence}");
+    }
     PlanOutcome::Refused(Refusal { reason: reason.into(), candidates: choice.candidates, possible })
 }
 

@@ -269,15 +269,18 @@ impl<'a> Replace<'_, 'a> {
         let lost: Vec<String> = self.lost_listed().iter().map(|m| m.name.clone()).collect();
         let mut summary = "Enough members hold all data for a quorum, so nothing is restored and nothing is lost.".to_owned();
         if !names.is_empty() {
-            summary.push_str(&format!(
-                " {} joins anew under a new member id{} and copies the data from the others.",
-                and_list(&names),
-                if names.len() > 1 { ", one after the other," } else { "" }
-            ));
+            let how = match names.as_slice() {
+                [one] => format!(" {one} joins anew under a new member id and copies the data from the others."),
+                _ => format!(
+                    " {} join anew under new member ids, one after the other, and copy the data from the others.",
+                    and_list(&names)
+                ),
+            };
+            summary.push_str(&how);
         }
         let mut warnings = unresolved(self.context);
         if !lost.is_empty() {
-            summary.push_str(&format!(" {} is removed, its host is lost.", and_list(&lost)));
+            summary.push_str(&format!(" Removed, as the host is lost: {}.", and_list(&lost)));
             warnings.push(format!(
                 "You attest that the host of {} is off for good; add a new member as a learner when there is a host.",
                 and_list(&lost)

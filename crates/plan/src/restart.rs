@@ -218,7 +218,7 @@ impl<'c, 'a> Starts<'c, 'a> {
             });
             match host.layout {
                 Layout::Units => self.add_unit(steps, host, Component::KubeApiserver),
-                _ if down && etcd_was_down => add_restart_kubelet(steps, host),
+                _ if down && etcd_was_down && !self.is_replaced(host) => add_restart_kubelet(steps, host),
                 _ => {}
             }
         }
