@@ -5,6 +5,7 @@
 
 pub mod api;
 mod aside;
+mod ca;
 pub mod etcd_client;
 pub mod fault;
 pub mod host;

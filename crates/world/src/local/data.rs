@@ -155,11 +155,13 @@ fn of_store(store: &StoreFacts) -> DbFacts {
 fn verified(path: &Utf8Path, policy: TrailerPolicy) -> etcd_disk::Result<(DbFacts, String)> {
     let file = SnapshotFile::open(path.as_std_path(), policy)?;
     let options = VerifyOptions { group: Some(&resource), ..VerifyOptions::default() };
-    // The UID needs the newest row of one key, found by a pass of its own: beside the verification it costs no time.
-    let (verified, uid) = std::thread::scope(|scope| {
-        let uid = scope.spawn(|| kube_system_uid(&file, path));
+    // Whose data it is needs the newest rows of two keys, found by a pass of its own: beside the verification it
+    // costs little.
+    let (verified, identity) = std::thread::scope(|scope| {
+        let identity = scope.spawn(|| whose(&file, path));
         let verified = file.verify(&options, &mut |_, _| {});
-        (verified, uid.join().unwrap_or_else(|_| Seen::Unknown("the reading thread ended early".into())))
+        let ended = || Seen::Unknown("the reading thread ended early".into());
+        (verified, identity.join().unwrap_or_else(|_| (ended(), ended())))
     });
     let Verified { sha256, db_bytes, live_keys, revision, compact_revision, hash_kv, groups, facts, .. } = verified?;
     let facts = DbFacts {
@@ -169,7 +171,8 @@ fn verified(path: &Utf8Path, policy: TrailerPolicy) -> etcd_disk::Result<(DbFact
         live_keys,
         keys_by_resource: groups,
         hash_kv: hash_kv.hash,
-        kube_system_uid: uid,
+        kube_system_uid: identity.0,
+        ca_sha256: identity.1,
         ..of_store(&facts)
     };
     Ok((facts, sha256))
@@ -180,13 +183,27 @@ fn resource(key: &[u8]) -> &str {
     kube_storage::resource_of(key, DEFAULT_PREFIX)
 }
 
-fn kube_system_uid(file: &SnapshotFile, path: &Utf8Path) -> Seen<String> {
-    let key = kube_storage::kube_system_key(DEFAULT_PREFIX);
-    match live::get(file.bolt(), path.as_std_path(), key.as_bytes()) {
-        Ok(Some(found)) => Seen::from_result(kube_storage::namespace_uid(&found.value)),
-        Ok(None) => Seen::Unknown(format!("{path}: holds no {key}")),
-        Err(error) => Seen::Unknown(chain(&error)),
-    }
+/// The UID of `kube-system` and the fingerprint of the cluster CA, which controller-manager puts into every namespace
+/// as ConfigMap `kube-root-ca.crt`.
+fn whose(file: &SnapshotFile, path: &Utf8Path) -> (Seen<String>, Seen<String>) {
+    let namespace = kube_storage::kube_system_key(DEFAULT_PREFIX);
+    let config_map = format!("{DEFAULT_PREFIX}/configmaps/kube-system/kube-root-ca.crt");
+    let keys = [namespace.as_bytes(), config_map.as_bytes()];
+    let found = match live::get_many(file.bolt(), path.as_std_path(), &keys) {
+        Ok(found) => found,
+        Err(error) => return (Seen::Unknown(chain(&error)), Seen::Unknown(chain(&error))),
+    };
+    let mut found = found.into_iter();
+    let uid = match found.next().flatten() {
+        Some(kv) => Seen::from_result(kube_storage::namespace_uid(&kv.value)),
+        None => Seen::Unknown(format!("{path}: holds no {namespace}")),
+    };
+    let ca = match found.next().flatten() {
+        Some(kv) => crate::ca::sha256_of_first(&kv.value)
+            .map_or_else(|| Seen::Unknown(format!("{path}: no certificate can be read in {config_map}")), Seen::Known),
+        None => Seen::Unknown(format!("{path}: holds no {config_map}")),
+    };
+    (uid, ca)
 }
 
 /// Facts of a file with a db: a snapshot (with trailer) or a copied db.
