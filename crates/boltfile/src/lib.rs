@@ -25,6 +25,7 @@ mod check;
 mod cursor;
 mod error;
 mod file;
+mod flush;
 mod layout;
 mod lock;
 mod pager;

@@ -3,6 +3,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use crate::error::{Error, WriteFault};
+use crate::flush::Flusher;
 use crate::layout::{META_BYTES, PAGE_HEADER_BYTES, PageHeader};
 
 /// Bytes gathered before they are written.
@@ -11,11 +12,9 @@ const BUFFER_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub(crate) struct PageSink {
     name: String,
-    file: File,
+    flusher: Flusher,
     page_size: u32,
     buffer: Vec<u8>,
-    /// Where the buffer's first byte belongs in the file.
-    offset: u64,
     next_page: u64,
 }
 
@@ -43,10 +42,11 @@ impl PageOut<'_> {
 }
 
 impl PageSink {
-    pub(crate) fn new(name: String, file: File, page_size: u32) -> Self {
+    pub(crate) fn new(name: String, file: File, page_size: u32) -> Result<Self, Error> {
+        let flusher = Flusher::start(file).map_err(|source| io_error(&name, source))?;
         // The meta pages are zero until everything else is written.
         let buffer = vec![0; 2 * page_size as usize];
-        Self { name, file, page_size, buffer, offset: 0, next_page: 2 }
+        Ok(Self { name, flusher, page_size, buffer, next_page: 2 })
     }
 
     pub(crate) fn page_size(&self) -> u32 {
@@ -78,21 +78,22 @@ impl PageSink {
         meta: impl Fn(u64) -> [u8; PAGE_HEADER_BYTES + META_BYTES],
     ) -> Result<(File, u64), Error> {
         self.flush()?;
+        let file = self.flusher.finish().map_err(|source| io_error(&self.name, source))?;
+        let page_bytes = u64::from(self.page_size);
         for page in 0..2 {
-            self.write(&meta(page), page * u64::from(self.page_size))?;
+            file.write_all_at(&meta(page), page * page_bytes)
+                .map_err(|source| io_error(&self.name, source))?;
         }
-        Ok((self.file, self.offset))
+        Ok((file, self.next_page * page_bytes))
     }
 
     fn flush(&mut self) -> Result<(), Error> {
-        self.write(&self.buffer, self.offset)?;
-        self.offset += self.buffer.len() as u64;
-        self.buffer.clear();
+        let buffer = std::mem::take(&mut self.buffer);
+        self.buffer = self.flusher.write(buffer).map_err(|source| io_error(&self.name, source))?;
         Ok(())
     }
+}
 
-    fn write(&self, bytes: &[u8], offset: u64) -> Result<(), Error> {
-        let io = |source| Error::Io { file: self.name.clone(), action: "write it", source };
-        self.file.write_all_at(bytes, offset).map_err(io)
-    }
+fn io_error(name: &str, source: std::io::Error) -> Error {
+    Error::Io { file: name.to_owned(), action: "write it", source }
 }

@@ -57,7 +57,7 @@ impl Writer {
     /// errors. bbolt takes the machine's page size (4096 nearly everywhere) for a new file and reads any other.
     ///
     /// # Errors
-    /// [`Error::Rejected`] for an impossible page size.
+    /// [`Error::Rejected`] for an impossible page size, [`Error::Io`] when no thread can be started.
     pub fn create(name: impl Into<String>, file: File, page_size: u32) -> Result<Self, Error> {
         let name = name.into();
         if !valid_page_size(page_size) {
@@ -65,7 +65,7 @@ impl Writer {
             return Err(Error::Rejected { file: name, what, fault: WriteFault::PageSize });
         }
         Ok(Self {
-            sink: PageSink::new(name, file, page_size),
+            sink: PageSink::new(name, file, page_size)?,
             root: TreeBuilder::new(page_size),
             open: None,
             last_name: Vec::new(),
