@@ -58,9 +58,10 @@ fn of_only_store(context: &Context<'_>, host: &rekindle_model::HostId, facts: &D
         }
         _ => Cost {
             lost_end_revision: Seen::Unknown("the WAL can't be read".into()),
-            evidence: "the only member's db is whole, its WAL is not: the db lacks what was acknowledged after its \
+            evidence:
+                "the only member's db is whole, its WAL is not: the db lacks what was acknowledged after its \
                        last commit; etcd commits every 100 ms unless told otherwise"
-                .into(),
+                    .into(),
             time_lost_seconds: Seen::Known(1),
             ..Cost::default()
         },
@@ -129,7 +130,10 @@ fn of_lone_survivor(
         {
             let (end_ms, end_text) = end(context, *taken);
             let seconds = (end_ms.saturating_sub(*taken) / 1000).max(1);
-            bounds.push((seconds, format!("snapshot {path}, which it contains, of {}, to {end_text}", time(*taken))));
+            bounds.push((
+                seconds,
+                format!("snapshot {path}, which it contains, of {}, to {end_text}", time(*taken)),
+            ));
         }
     }
     let best = bounds.into_iter().min();
@@ -139,19 +143,13 @@ fn of_lone_survivor(
         survey.voters
     );
     let (evidence, time_lost_seconds) = match best {
-        Some((bound, by)) => (
-            format!("{may_lack}; no more than {} of them, from {by}", span(bound)),
-            Seen::Known(bound),
-        ),
+        Some((bound, by)) => {
+            (format!("{may_lack}; no more than {} of them, from {by}", span(bound)), Seen::Known(bound))
+        }
         None => {
             let why = "nothing that is left bounds how far the survivor lagged behind";
             (format!("{may_lack}; {why}"), Seen::Unknown(why.into()))
         }
     };
-    Cost {
-        lost_end_revision: Seen::Unknown(may_lack),
-        evidence,
-        time_lost_seconds,
-        ..Cost::default()
-    }
+    Cost { lost_end_revision: Seen::Unknown(may_lack), evidence, time_lost_seconds, ..Cost::default() }
 }

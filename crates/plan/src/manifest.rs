@@ -239,7 +239,8 @@ fn etcd_items(lines: &[String]) -> Result<Vec<Item>, EditError> {
         let (items, next) = read_list(lines, at, indent);
         at = next.max(at);
         let items = items?;
-        let is_etcd = |i: &Item| matches!(flag_name(&i.value), Some("data-dir" | "initial-advertise-peer-urls"));
+        let is_etcd =
+            |i: &Item| matches!(flag_name(&i.value), Some("data-dir" | "initial-advertise-peer-urls"));
         if items.iter().any(is_etcd) {
             lists.push(items);
         }

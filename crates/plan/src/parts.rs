@@ -5,8 +5,8 @@ use crate::manifest::{EtcdEdit, edit_manifest};
 use crate::paths::{aside_in, file_part, parked_dir};
 use crate::survey::{Context, Member, kubelet_unit, unit_of};
 use crate::unit::edit_unit_files;
-use rekindle_model::etcd::EtcdDefinition;
 use rekindle_model::diagnosis::ComponentVerdict;
+use rekindle_model::etcd::EtcdDefinition;
 use rekindle_model::host::{Component, HostFacts, Layout, ManifestFacts};
 use rekindle_model::plan::Phase;
 use rekindle_model::source::SourceKind;
@@ -20,7 +20,8 @@ pub(crate) const CLIENTS: [Component; 3] =
 
 /// A time for people, UTC.
 pub(crate) fn time(ms: i64) -> String {
-    jiff::Timestamp::from_millisecond(ms - ms.rem_euclid(1000)).map_or_else(|_| format!("{ms} ms"), |t| t.to_string())
+    jiff::Timestamp::from_millisecond(ms - ms.rem_euclid(1000))
+        .map_or_else(|_| format!("{ms} ms"), |t| t.to_string())
 }
 
 /// `1 revision`, `7 revisions`.
@@ -64,11 +65,14 @@ pub(crate) fn and_list(items: &[String]) -> String {
 ///
 /// # Errors
 /// A sentence when the inventory does not tell how to reach it.
-pub(crate) fn save_step(context: &Context<'_>, kind: &SourceKind, stem: &str) -> Result<(HostId, Step), String> {
+pub(crate) fn save_step(
+    context: &Context<'_>,
+    kind: &SourceKind,
+    stem: &str,
+) -> Result<(HostId, Step), String> {
     let file = context.goal.run_dir.join(format!("{stem}.db"));
-    let facts = |id: &HostId| {
-        context.inventory.host(id).ok_or_else(|| format!("{id} is not among the hosts"))
-    };
+    let facts =
+        |id: &HostId| context.inventory.host(id).ok_or_else(|| format!("{id} is not among the hosts"));
     let min_revision = context
         .inventory
         .sources
@@ -169,8 +173,11 @@ pub(crate) fn add_stop_clients(context: &Context<'_>, steps: &mut Steps, host: &
     add_stop_unit(steps, &host.id, kubelet_unit(host), false);
     for (component, manifest) in client_manifests(host) {
         add_repair(context, steps, host, component, Phase::Stop);
-        let step =
-            Step::Rename { from: manifest.path.clone(), to: parked(context, host, manifest), optional: false };
+        let step = Step::Rename {
+            from: manifest.path.clone(),
+            to: parked(context, host, manifest),
+            optional: false,
+        };
         let summary = format!("park the manifest of {component}, so that it stays stopped");
         steps.add(id, Phase::Stop, Reversibility::Reversible, summary, step);
     }
@@ -279,9 +286,12 @@ pub(crate) fn add_settings(
         EtcdDefinition::Unit { files, .. } => {
             let mut texts = Vec::new();
             for path in files {
-                let file = member.host.unit_files.get(path).and_then(|f| f.known()).ok_or_else(|| {
-                    format!("the text of {path} on {} was not read", member.host.id)
-                })?;
+                let file = member
+                    .host
+                    .unit_files
+                    .get(path)
+                    .and_then(|f| f.known())
+                    .ok_or_else(|| format!("the text of {path} on {} was not read", member.host.id))?;
                 texts.push((path, file));
             }
             let changed = edit_unit_files(&texts, edit)
@@ -305,7 +315,11 @@ pub(crate) fn add_settings(
 }
 
 /// The step that puts the edited etcd manifest in place; none when it says all of it already.
-fn manifest_settings(context: &Context<'_>, host: &HostFacts, edit: &EtcdEdit) -> Result<Option<Step>, String> {
+fn manifest_settings(
+    context: &Context<'_>,
+    host: &HostFacts,
+    edit: &EtcdEdit,
+) -> Result<Option<Step>, String> {
     let known = host.manifests.known().map(Vec::as_slice).unwrap_or_default();
     let etcd = |m: &&ManifestFacts| m.component == Some(Component::Etcd);
     let manifest = host
@@ -335,7 +349,13 @@ fn manifest_settings(context: &Context<'_>, host: &HostFacts, edit: &EtcdEdit) -
 /// Waits for a component's health on a host.
 pub(crate) fn add_wait_component(steps: &mut Steps, host: &HostId, component: Component) {
     let summary = format!("wait until {component} is healthy");
-    steps.add(Some(host), Phase::Verify, Reversibility::Reversible, summary, Step::WaitComponent { component });
+    steps.add(
+        Some(host),
+        Phase::Verify,
+        Reversibility::Reversible,
+        summary,
+        Step::WaitComponent { component },
+    );
 }
 
 /// Waits for the nodes.

@@ -95,7 +95,8 @@ mod tests {
 
     #[test]
     fn a_plain_folder_has_everything_beside_it() {
-        let swap = Swap::new(&HostPath::from("/var/lib/etcd"), false, Some(&HostPath::from("/wal/etcd")), &run());
+        let swap =
+            Swap::new(&HostPath::from("/var/lib/etcd"), false, Some(&HostPath::from("/wal/etcd")), &run());
         assert_eq!(swap.staging, HostPath::from("/var/lib/rekindle-deadbeef-etcd/new"));
         assert_eq!(swap.wal.unwrap().old, HostPath::from("/wal/rekindle-deadbeef-etcd/old"));
     }

@@ -17,7 +17,8 @@ pub(crate) fn because(mut choice: Choice, reason: impl Into<String>, possible: V
 /// The state of etcd could not be told.
 pub(crate) fn unknown(context: &Context<'_>, why: &str) -> PlanOutcome {
     let mut possible = unread_hosts(context);
-    possible.push("run `rekindle check` for every line that could not be read, mend that, and plan again".into());
+    possible
+        .push("run `rekindle check` for every line that could not be read, mend that, and plan again".into());
     because(choose(context), format!("the state of etcd could not be told: {why}"), possible)
 }
 
@@ -27,13 +28,11 @@ pub(crate) fn no_source(context: &Context<'_>, choice: Choice) -> PlanOutcome {
         "etcd's data is lost and there is nothing to restore it from: no snapshot was given and no member holds data"
             .to_owned()
     } else {
-        format!(
-            "etcd's data is lost and none of the {} candidates can be restored",
-            choice.candidates.len()
-        )
+        format!("etcd's data is lost and none of the {} candidates can be restored", choice.candidates.len())
     };
     let mut possible = vec![
-        "give another snapshot: --snapshot PATH (a file, or a folder whose newest verified one is taken)".to_owned(),
+        "give another snapshot: --snapshot PATH (a file, or a folder whose newest verified one is taken)"
+            .to_owned(),
     ];
     let only_identity = choice.candidates.iter().any(|(c, _)| {
         matches!(c.identity, Identity::Unknown(_)) && c.facts.known().is_some_and(|f| f.violations.is_empty())
@@ -51,7 +50,9 @@ pub(crate) fn no_source(context: &Context<'_>, choice: Choice) -> PlanOutcome {
         possible.push("take the source with the CORRUPT alarm: --accept-corrupt-alarm".to_owned());
     }
     possible.extend(unread_hosts(context));
-    possible.push("look for a copy of `member/snap/db` of any member (a disk image, a file system snapshot)".to_owned());
+    possible.push(
+        "look for a copy of `member/snap/db` of any member (a disk image, a file system snapshot)".to_owned(),
+    );
     because(choice, reason, possible)
 }
 
@@ -61,7 +62,10 @@ pub(crate) fn unread_hosts(context: &Context<'_>) -> Vec<String> {
     hosts
         .filter_map(|h| {
             let why = h.unreachable.as_ref()?;
-            Some(format!("reach {} ({why}), or give it up with --lost {} when it is off for good", h.id, h.id))
+            Some(format!(
+                "reach {} ({why}), or give it up with --lost {} when it is off for good",
+                h.id, h.id
+            ))
         })
         .collect()
 }

@@ -43,8 +43,10 @@ pub(crate) fn plan(context: &Context<'_>) -> PlanOutcome {
     if let Some((host, why)) = survey.unreadable.first()
         && !bad.is_empty()
     {
-        let possible = vec![format!("make {host} readable, or give it up with --lost {host} when it is off for good")];
-        let why = format!("etcd adds no member while another may be down: {host} can't be planned for: {why}");
+        let possible =
+            vec![format!("make {host} readable, or give it up with --lost {host} when it is off for good")];
+        let why =
+            format!("etcd adds no member while another may be down: {host} can't be planned for: {why}");
         return refuse::because(choose(context), why, possible);
     }
     let replace = Replace { context, survey: &survey, helper: &helper, current, bad };
@@ -95,9 +97,10 @@ impl<'a> Replace<'_, 'a> {
     /// The entry of the member list for a host's member, if it is in it.
     fn listed(&self, member: &Member<'_>) -> Option<&EtcdMember> {
         let urls = &member.config.peer_urls;
-        self.current
-            .iter()
-            .find(|m| m.peer_urls.iter().any(|u| urls.contains(u)) || (!m.name.is_empty() && m.name == member.config.name))
+        self.current.iter().find(|m| {
+            m.peer_urls.iter().any(|u| urls.contains(u))
+                || (!m.name.is_empty() && m.name == member.config.name)
+        })
     }
 
     /// Walks through the replacements: at each removal the members that run must make a quorum of those listed.
@@ -242,7 +245,13 @@ impl<'a> Replace<'_, 'a> {
         steps.stage();
         if has_api_server(member.host) {
             let summary = "wait until its API server is ready";
-            steps.add(Some(&member.host.id), Phase::Ready, Reversibility::Reversible, summary, Step::WaitApiReady {});
+            steps.add(
+                Some(&member.host.id),
+                Phase::Ready,
+                Reversibility::Reversible,
+                summary,
+                Step::WaitApiReady {},
+            );
         }
         Ok(())
     }
@@ -267,10 +276,14 @@ impl<'a> Replace<'_, 'a> {
         let hosts = self.context.inventory.hosts.iter().map(|h| h.id.clone()).filter(touched).collect();
         let names: Vec<String> = self.bad.iter().map(|m| m.config.name.clone()).collect();
         let lost: Vec<String> = self.lost_listed().iter().map(|m| m.name.clone()).collect();
-        let mut summary = "Enough members hold all data for a quorum, so nothing is restored and nothing is lost.".to_owned();
+        let mut summary =
+            "Enough members hold all data for a quorum, so nothing is restored and nothing is lost."
+                .to_owned();
         if !names.is_empty() {
             let how = match names.as_slice() {
-                [one] => format!(" {one} joins anew under a new member id and copies the data from the others."),
+                [one] => {
+                    format!(" {one} joins anew under a new member id and copies the data from the others.")
+                }
                 _ => format!(
                     " {} join anew under new member ids, one after the other, and copy the data from the others.",
                     and_list(&names)
@@ -292,14 +305,17 @@ impl<'a> Replace<'_, 'a> {
             "Until a member is removed from the cluster, `rekindle runs undo {run}` starts it again as it was. After \
              that undo refuses and `rekindle runs resume {run}` goes on. Old data stays in the folders moved aside."
         );
-        PlanOutcome::Plan(Box::new(assemble(self.context, Parts {
-            hosts,
-            summary,
-            choice: none_needed(self.context),
-            cost: nothing_lost(),
-            steps,
-            how_to_go_back,
-            warnings,
-        })))
+        PlanOutcome::Plan(Box::new(assemble(
+            self.context,
+            Parts {
+                hosts,
+                summary,
+                choice: none_needed(self.context),
+                cost: nothing_lost(),
+                steps,
+                how_to_go_back,
+                warnings,
+            },
+        )))
     }
 }

@@ -5,8 +5,8 @@
 
 use crate::build::Steps;
 use crate::parts::{
-    add_found_manifest, add_repair, add_start_unit, add_stop_unit, add_wait_component, add_wait_nodes, and_list,
-    has_api_server,
+    add_found_manifest, add_repair, add_start_unit, add_stop_unit, add_wait_component, add_wait_nodes,
+    and_list, has_api_server,
 };
 use crate::parts_plan::{Parts, assemble};
 use crate::refuse;
@@ -38,21 +38,24 @@ pub(crate) fn plan(context: &Context<'_>) -> PlanOutcome {
     hosts.sort();
     hosts.dedup();
     let names: Vec<String> = hosts.iter().map(ToString::to_string).collect();
-    PlanOutcome::Plan(Box::new(assemble(context, Parts {
-        hosts,
-        summary: format!(
-            "No data is lost. What stands still on {} is started again; nothing is restored.",
-            and_list(&names)
-        ),
-        choice: none_needed(context),
-        cost: nothing_lost(),
-        steps,
-        how_to_go_back: format!(
-            "`rekindle runs undo {}` stops what was started and puts replaced files back. No data is touched.",
-            context.goal.run_id
-        ),
-        warnings: unresolved(context),
-    })))
+    PlanOutcome::Plan(Box::new(assemble(
+        context,
+        Parts {
+            hosts,
+            summary: format!(
+                "No data is lost. What stands still on {} is started again; nothing is restored.",
+                and_list(&names)
+            ),
+            choice: none_needed(context),
+            cost: nothing_lost(),
+            steps,
+            how_to_go_back: format!(
+                "`rekindle runs undo {}` stops what was started and puts replaced files back. No data is touched.",
+                context.goal.run_id
+            ),
+            warnings: unresolved(context),
+        },
+    )))
 }
 
 /// The cost of a plan that restores nothing.
@@ -72,7 +75,8 @@ fn nothing_to_start(context: &Context<'_>) -> PlanOutcome {
     let unresolved = unresolved(context);
     if failures.is_empty() && unresolved.is_empty() && context.diagnosis.etcd == EtcdVerdict::Healthy {
         return PlanOutcome::NothingToDo(
-            "all etcd members answer in one quorum and the control plane runs: there is nothing to recover".into(),
+            "all etcd members answer in one quorum and the control plane runs: there is nothing to recover"
+                .into(),
         );
     }
     let root = failures.iter().find(|f| f.caused_by.is_none()).map(|f| f.summary.clone());
@@ -101,7 +105,8 @@ pub(crate) fn unresolved(context: &Context<'_>) -> Vec<String> {
             }
         }
     }
-    for host in context.inventory.hosts.iter().filter(|h| h.unreachable.is_some() && !context.is_lost(&h.id)) {
+    for host in context.inventory.hosts.iter().filter(|h| h.unreachable.is_some() && !context.is_lost(&h.id))
+    {
         notes.push(format!("{} can't be reached, so nothing is done there.", host.id));
     }
     notes
@@ -134,7 +139,9 @@ impl<'c, 'a> Starts<'c, 'a> {
         let startable = |v: &ComponentVerdict| {
             matches!(v, UnitStopped { .. } | ManifestMoved { .. } | ManifestBroken { .. } | ContainerStopped)
         };
-        self.kubelet_stopped(host) || self.etcd_stopped(host) || self.verdicts(host).any(|(_, v)| startable(v))
+        self.kubelet_stopped(host)
+            || self.etcd_stopped(host)
+            || self.verdicts(host).any(|(_, v)| startable(v))
     }
 
     fn kubelet_stopped(&self, host: &HostFacts) -> bool {
@@ -145,7 +152,8 @@ impl<'c, 'a> Starts<'c, 'a> {
     fn etcd_stopped(&self, host: &HostFacts) -> bool {
         self.context.verdict(&host.id) == Some(&MemberVerdict::StoppedIntact)
             && !self.verdicts(host).any(|(c, v)| {
-                c == Component::Etcd && matches!(v, ComponentVerdict::ManifestMissing | ComponentVerdict::Down(_))
+                c == Component::Etcd
+                    && matches!(v, ComponentVerdict::ManifestMissing | ComponentVerdict::Down(_))
             })
     }
 
@@ -161,7 +169,12 @@ impl<'c, 'a> Starts<'c, 'a> {
             for component in Component::ALL {
                 add_repair(self.context, steps, host, component, Phase::Start);
                 add_found_manifest(
-                    self.context, steps, host, component, Phase::Start, Reversibility::Reversible,
+                    self.context,
+                    steps,
+                    host,
+                    component,
+                    Phase::Start,
+                    Reversibility::Reversible,
                 );
             }
             match host.layout {
@@ -198,7 +211,8 @@ impl<'c, 'a> Starts<'c, 'a> {
     fn add_kubelet(&self, steps: &mut Steps, host: &HostFacts) {
         use ComponentVerdict::{ContainerStopped, ManifestBroken, ManifestMoved};
         let unit = kubelet_unit(host);
-        let put_back = self.verdicts(host).any(|(c, v)| c == Component::Etcd && matches!(v, ManifestMoved { .. }));
+        let put_back =
+            self.verdicts(host).any(|(c, v)| c == Component::Etcd && matches!(v, ManifestMoved { .. }));
         let waits = self.verdicts(host).any(|(_, v)| matches!(v, ContainerStopped | ManifestBroken { .. }));
         if self.kubelet_stopped(host) {
             add_start_unit(steps, &host.id, unit, false, Reversibility::Compensated);
@@ -210,24 +224,35 @@ impl<'c, 'a> Starts<'c, 'a> {
     /// Starts what needs etcd, and waits for all of it.
     pub(crate) fn add_clients(&self, steps: &mut Steps) {
         let etcd_was_down = self.hosts.iter().any(|h| self.etcd_stopped(h));
-        let all = || self.context.inventory.hosts.iter().filter(|h| h.unreachable.is_none() && !self.context.is_lost(&h.id));
+        let all = || {
+            self.context
+                .inventory
+                .hosts
+                .iter()
+                .filter(|h| h.unreachable.is_none() && !self.context.is_lost(&h.id))
+        };
         steps.stage();
         for host in all() {
-            let down = self.verdicts(host).any(|(c, v)| {
-                c == Component::KubeApiserver && matches!(v, ComponentVerdict::Consequence)
-            });
+            let down = self
+                .verdicts(host)
+                .any(|(c, v)| c == Component::KubeApiserver && matches!(v, ComponentVerdict::Consequence));
             match host.layout {
                 Layout::Units => self.add_unit(steps, host, Component::KubeApiserver),
                 _ if down && etcd_was_down && !self.is_replaced(host) => add_restart_kubelet(steps, host),
                 _ => {}
             }
         }
-        let is_down =
-            |h: &&HostFacts| !self.is_replaced(h) && !h.api.known().is_some_and(|a| a.is_ready());
+        let is_down = |h: &&HostFacts| !self.is_replaced(h) && !h.api.known().is_some_and(|a| a.is_ready());
         steps.stage();
         for host in all().filter(is_down).filter(|h| has_api_server(h) && self.api_can_start(h)) {
             let summary = "wait until its API server is ready";
-            steps.add(Some(&host.id), Phase::Ready, Reversibility::Reversible, summary, Step::WaitApiReady {});
+            steps.add(
+                Some(&host.id),
+                Phase::Ready,
+                Reversibility::Reversible,
+                summary,
+                Step::WaitApiReady {},
+            );
         }
         steps.stage();
         for host in all() {

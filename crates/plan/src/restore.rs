@@ -8,9 +8,9 @@
 use crate::build::Steps;
 use crate::manifest::EtcdEdit;
 use crate::parts::{
-    CLIENTS, add_found_manifest, add_saves, add_settings, add_start_unit, add_stop_clients, add_stop_containers, add_stop_unit,
-    add_wait_component, add_wait_nodes, and_list, client_manifests, has_api_server, mebibytes, parked, save_step,
-    span, time,
+    CLIENTS, add_found_manifest, add_saves, add_settings, add_start_unit, add_stop_clients,
+    add_stop_containers, add_stop_unit, add_wait_component, add_wait_nodes, and_list, client_manifests,
+    has_api_server, mebibytes, parked, save_step, span, time,
 };
 use crate::paths::{Swap, base, file_part};
 use crate::refuse;
@@ -44,7 +44,8 @@ struct Restore<'c, 'a> {
 pub(crate) fn plan(context: &Context<'_>) -> PlanOutcome {
     let choice = choose(context);
     if let Some(why) = refuse::undecided(context) {
-        let possible = vec!["mend what could not be read on that host, or give it up with --lost HOST".to_owned()];
+        let possible =
+            vec!["mend what could not be read on that host, or give it up with --lost HOST".to_owned()];
         return refuse::because(choice, why, possible);
     }
     let Some((source, facts)) = choice.source().map(|(s, f)| (s.clone(), f.clone())) else {
@@ -75,8 +76,14 @@ pub(crate) fn plan(context: &Context<'_>) -> PlanOutcome {
 }
 
 /// Refuses where a restore would split the cluster, meet a full disk, or not fit the hosts.
-fn guard(context: &Context<'_>, survey: &Survey<'_>, choice: &Choice, facts: &DbFacts) -> Option<PlanOutcome> {
-    let refuse = |reason: String, possible: String| Some(refuse::because(choice.clone(), reason, vec![possible]));
+fn guard(
+    context: &Context<'_>,
+    survey: &Survey<'_>,
+    choice: &Choice,
+    facts: &DbFacts,
+) -> Option<PlanOutcome> {
+    let refuse =
+        |reason: String, possible: String| Some(refuse::because(choice.clone(), reason, vec![possible]));
     if let Some((host, why)) = survey.unreadable.first() {
         return refuse(
             format!("{host} can't be planned for: {why}"),
@@ -220,7 +227,9 @@ impl Restore<'_, '_> {
     /// Builds the new store once, for all members.
     fn add_build(&self, steps: &mut Steps, saved: Option<HostPath>) -> Result<(), String> {
         let (path, has_trailer, sha256) = match &self.source.kind {
-            SourceKind::SnapshotFile(path) => (path.clone(), self.source.sha256.is_some(), self.source.sha256.clone()),
+            SourceKind::SnapshotFile(path) => {
+                (path.clone(), self.source.sha256.is_some(), self.source.sha256.clone())
+            }
             kind => {
                 let path = saved.ok_or_else(|| format!("{kind} was not saved"))?;
                 (path, matches!(kind, SourceKind::Served(_)), None)
@@ -354,7 +363,10 @@ impl Restore<'_, '_> {
         for host in &hosts {
             self.add_start_clients(steps, host, false);
             for component in [Component::KubeControllerManager, Component::KubeScheduler] {
-                let in_manifest = host.manifests.known().is_some_and(|all| all.iter().any(|m| m.component == Some(component)));
+                let in_manifest = host
+                    .manifests
+                    .known()
+                    .is_some_and(|all| all.iter().any(|m| m.component == Some(component)));
                 let present = match host.layout {
                     Layout::Units => unit_of(host, component).is_some(),
                     _ => in_manifest,
@@ -400,15 +412,18 @@ impl Restore<'_, '_> {
     /// The plan around the steps.
     fn finish(&self, steps: Vec<rekindle_model::plan::PlannedStep>, choice: Choice) -> Plan {
         let cost = crate::cost::of_restore(self.context, self.survey, &choice);
-        crate::parts_plan::assemble(self.context, crate::parts_plan::Parts {
-            hosts: self.survey.members.iter().map(|m| m.host.id.clone()).collect(),
-            summary: self.summary(),
-            warnings: self.warnings(&cost),
-            how_to_go_back: self.how_to_go_back(),
-            choice,
-            cost,
-            steps,
-        })
+        crate::parts_plan::assemble(
+            self.context,
+            crate::parts_plan::Parts {
+                hosts: self.survey.members.iter().map(|m| m.host.id.clone()).collect(),
+                summary: self.summary(),
+                warnings: self.warnings(&cost),
+                how_to_go_back: self.how_to_go_back(),
+                choice,
+                cost,
+                steps,
+            },
+        )
     }
 
     fn summary(&self) -> String {
@@ -427,14 +442,20 @@ impl Restore<'_, '_> {
         let form = match self.form {
             RestoreForm::Exact => format!("at its own revision {}", self.facts.revision),
             RestoreForm::Bumped { to_revision } => {
-                format!("raised from revision {} to {to_revision}, above all that clients have seen", self.facts.revision)
+                format!(
+                    "raised from revision {} to {to_revision}, above all that clients have seen",
+                    self.facts.revision
+                )
             }
         };
         let lost = match self.survey.lost.as_slice() {
             [] => String::new(),
             lost => {
                 let names: Vec<String> = lost.iter().map(|l| l.name.clone()).collect();
-                format!(" Without {}: their hosts are lost; add them later as learners, one at a time.", and_list(&names))
+                format!(
+                    " Without {}: their hosts are lost; add them later as learners, one at a time.",
+                    and_list(&names)
+                )
             }
         };
         format!(
@@ -461,7 +482,9 @@ impl Restore<'_, '_> {
             );
         }
         if let Identity::Unknown(why) = &self.source.identity {
-            warnings.push(format!("Whose data the source is could not be told ({why}); you consented to take it."));
+            warnings.push(format!(
+                "Whose data the source is could not be told ({why}); you consented to take it."
+            ));
         }
         if self.context.diagnosis.etcd == EtcdVerdict::EmptyImposter {
             warnings.push(

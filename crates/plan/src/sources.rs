@@ -73,7 +73,10 @@ pub(crate) fn choose(context: &Context<'_>) -> Choice {
 }
 
 /// The facts of a candidate that holds data and can be copied whole, or why it is none.
-pub(crate) fn readable<'a>(inventory: &Inventory, candidate: &'a SourceCandidate) -> Result<&'a DbFacts, String> {
+pub(crate) fn readable<'a>(
+    inventory: &Inventory,
+    candidate: &'a SourceCandidate,
+) -> Result<&'a DbFacts, String> {
     let facts = candidate.facts.known().ok_or_else(|| {
         format!("it can't be used: {}", candidate.facts.why_unknown().unwrap_or("nothing was read"))
     })?;
@@ -109,7 +112,9 @@ fn check<'a>(context: &Context<'_>, candidate: &'a SourceCandidate) -> Result<&'
         Identity::Same(_) | Identity::Unknown(_) => {}
     }
     if facts.alarms.iter().any(|a| a.contains("CORRUPT")) && !context.goal.accept_corrupt_alarm {
-        return Err("it carries a CORRUPT alarm: etcd found that members disagreed; that needs your consent".into());
+        return Err(
+            "it carries a CORRUPT alarm: etcd found that members disagreed; that needs your consent".into()
+        );
     }
     if let Some(host) = host_of(&candidate.kind) {
         if context.is_lost(host) {
@@ -215,8 +220,16 @@ fn sentence(index: usize, histories: &[Vec<Usable<'_>>], taken: Option<Usable<'_
         return "not taken".into();
     };
     if one.index == taken.index {
-        let of = if usable == 1 { "the only usable one".into() } else { format!("the newest of {usable} usable ones") };
-        return format!("taken: {of}, revision {}, {}", one.facts.revision, identity(&one.candidate.identity));
+        let of = if usable == 1 {
+            "the only usable one".into()
+        } else {
+            format!("the newest of {usable} usable ones")
+        };
+        return format!(
+            "taken: {of}, revision {}, {}",
+            one.facts.revision,
+            identity(&one.candidate.identity)
+        );
     }
     if home.is_some_and(|h| h.iter().any(|u| u.index == index)) {
         let behind = taken.facts.revision.saturating_sub(one.facts.revision);

@@ -51,7 +51,9 @@ fn check(
         lacking.push(format!("the file system of {path} on {host} is mounted read-only"));
     } else if disk.free_bytes < needed {
         let (needed, free) = (mebibytes(needed), mebibytes(disk.free_bytes));
-        lacking.push(format!("{host} needs {needed} for {what} on the file system of {path}, which has {free} free"));
+        lacking.push(format!(
+            "{host} needs {needed} for {what} on the file system of {path}, which has {free} free"
+        ));
     }
 }
 

@@ -186,8 +186,7 @@ mod tests {
 
     #[test]
     fn a_lost_host_is_known_by_address_or_member_name() {
-        let member =
-            Absent { name: "cp3".into(), peer_urls: vec!["https://10.0.0.13:2380".into()] };
+        let member = Absent { name: "cp3".into(), peer_urls: vec!["https://10.0.0.13:2380".into()] };
         for name in ["root@10.0.0.13", "10.0.0.13", "cp3", "root@cp3"] {
             assert!(names_host(&HostId(name.into()), &member), "{name}");
         }

@@ -111,7 +111,14 @@ fn gap_before(text: &str, start: usize, lead: &str) -> String {
     let body = before.trim_end_matches([' ', '\t', '\n', '\r', '\\']);
     let gap = before.get(body.len()..).unwrap_or_default();
     // The value of `--flag value` has its own gap; a new flag on the same line needs just a space.
-    if lead.is_empty() || gap.is_empty() || body.ends_with('=') { " ".into() } else { gap.to_owned() }
+    if lead.is_empty() || gap.is_empty() || body.ends_with('=') {
+        return " ".into();
+    }
+    match gap.rsplit_once('\n') {
+        // Said anew rather than copied: a comment line may stand between, and the gap is only what follows it.
+        Some((above, indent)) => format!(" \\{}\n{indent}", if above.ends_with('\r') { "\r" } else { "" }),
+        None => gap.to_owned(),
+    }
 }
 
 /// The environment variable etcd reads for a flag (`pkg/flags`: `ETCD_` and the upper-cased name).
@@ -131,7 +138,9 @@ fn locate(files: &[File<'_>], flag: &str) -> Result<Option<Place>, EditError> {
         let (hold, lead, value) = match (word.value.split_once('='), next) {
             (Some((name, value)), _) => (word, format!("{name}="), value.to_owned()),
             (None, Some(next)) => (next, String::new(), next.value.clone()),
-            (None, None) => return Err(line_error(files, file, word.range.start, format!("--{flag} has no value"))),
+            (None, None) => {
+                return Err(line_error(files, file, word.range.start, format!("--{flag} has no value")));
+            }
         };
         if hold.odd {
             return Err(line_error(files, file, hold.range.start, "its quoting is not plain".into()));
@@ -150,18 +159,17 @@ fn locate(files: &[File<'_>], flag: &str) -> Result<Option<Place>, EditError> {
 /// Refuses when a variable on the command line may bring the flag.
 fn hidden(files: &[File<'_>], words: &[Word], flag: &str) -> Result<(), EditError> {
     for word in words.iter().skip(1).filter(|w| w.value.starts_with('$')) {
-        let name: String = word
-            .value
-            .chars()
-            .skip(1)
-            .filter(|c| c.is_ascii_alphanumeric() || *c == '_')
-            .collect();
+        let name: String =
+            word.value.chars().skip(1).filter(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
         let given = in_environment(files, &name)?;
         let clear = given.is_some_and(|p| {
             p.value.split_whitespace().all(|part| flag_name(part) != Some(flag) && !part.starts_with('$'))
         });
         if !clear {
-            return Err(EditError::Indirect { flag: flag.to_owned(), from: format!("the variable {}", word.value) });
+            return Err(EditError::Indirect {
+                flag: flag.to_owned(),
+                from: format!("the variable {}", word.value),
+            });
         }
     }
     Ok(())
@@ -170,8 +178,10 @@ fn hidden(files: &[File<'_>], words: &[Word], flag: &str) -> Result<(), EditErro
 /// The last word of a command that runs etcd itself.
 fn last_word(files: &[File<'_>]) -> Result<Place, EditError> {
     let (file, words) = command(files)?;
-    let program = words.first().map(|w| w.value.trim_start_matches(['@', '-', ':', '+', '!'])).unwrap_or_default();
-    let last = words.last().filter(|_| program.rsplit('/').next() == Some("etcd")).ok_or(EditError::NoFlags)?;
+    let program =
+        words.first().map(|w| w.value.trim_start_matches(['@', '-', ':', '+', '!'])).unwrap_or_default();
+    let last =
+        words.last().filter(|_| program.rsplit('/').next() == Some("etcd")).ok_or(EditError::NoFlags)?;
     let lead = if words.len() > 1 { last.value.clone() } else { String::new() };
     Ok(Place { file, range: last.range.clone(), lead, value: last.value.clone(), kind: Kind::Flag })
 }

@@ -90,7 +90,8 @@ fn survivors_are_saved_before_any_stop() {
     let save = |s: &Step| matches!(s, Step::SaveStore { .. });
     caught(restore(), "holds data and is not saved", |steps| remove(steps, |s| save(&s.step)));
     caught(restore(), "holds data and is not saved", |steps| find(steps, save).stage = 5);
-    let saves_rejoined = |s: &PlannedStep| matches!(s.step, Step::SaveServed { .. }) && s.host == Some(host(1));
+    let saves_rejoined =
+        |s: &PlannedStep| matches!(s.step, Step::SaveServed { .. }) && s.host == Some(host(1));
     caught(replacement(), "holds data and is not saved", |steps| remove(steps, saves_rejoined));
 }
 
@@ -118,9 +119,7 @@ fn no_api_server_starts_before_every_member_is_proved() {
     caught(restore(), "is never proved", |steps| remove(steps, proof));
     caught(restore(), "starts an API server before", |steps| find(steps, is_put_back).stage = 6);
     // A manifest that was never parked runs as soon as kubelet does.
-    let parks = |s: &PlannedStep| {
-        matches!(&s.step, Step::Rename { from, .. } if from.as_str() == "/etc/kubernetes/manifests/kube-apiserver.yaml")
-    };
+    let parks = |s: &PlannedStep| matches!(&s.step, Step::Rename { from, .. } if from.as_str() == "/etc/kubernetes/manifests/kube-apiserver.yaml");
     caught(restore(), "starts an API server before", |steps| remove(steps, parks));
     caught(restore(), "is not parked during the restore", |steps| remove(steps, parks));
     caught(restore(), "can't be taken back and comes before", |steps| {
@@ -136,7 +135,8 @@ fn what_was_parked_comes_back_and_nothing_else() {
             *from = HostPath::from("/root/kube-apiserver.yaml");
         }
     });
-    let parks = |s: &Step| matches!(s, Step::Rename { from, .. } if from.as_str().ends_with("kube-apiserver.yaml"));
+    let parks =
+        |s: &Step| matches!(s, Step::Rename { from, .. } if from.as_str().ends_with("kube-apiserver.yaml"));
     caught(restore(), "parks a manifest where kubelet reads it", |steps| {
         if let Step::Rename { to, .. } = &mut find(steps, parks).step {
             *to = HostPath::from("/etc/kubernetes/manifests/old/kube-apiserver.yaml");
@@ -157,7 +157,10 @@ fn renames_stay_on_their_file_system() {
     let Seen::Known(disk) = &mut parked else { panic!("no disk") };
     disk.device += 1;
     disks.insert(HostPath::from("/etc/kubernetes/rekindle-deadbeef"), parked.clone());
-    disks.insert(HostPath::from("/etc/kubernetes/manifests"), disks[&HostPath::from("/etc/kubernetes")].clone());
+    disks.insert(
+        HostPath::from("/etc/kubernetes/manifests"),
+        disks[&HostPath::from("/etc/kubernetes")].clone(),
+    );
     expect_note(&lint(&plan, &inventory), "different devices");
 
     let replaces = |s: &Step| matches!(s, Step::ReplaceFile { .. });
@@ -192,7 +195,9 @@ fn all_parts_mean_the_same_cluster() {
         }
     });
     caught(restore(), "expects 1 members", |steps| {
-        if let Step::ProveMember { members, .. } = &mut find(steps, |s| matches!(s, Step::ProveMember { .. })).step {
+        if let Step::ProveMember { members, .. } =
+            &mut find(steps, |s| matches!(s, Step::ProveMember { .. })).step
+        {
             *members = 1;
         }
     });

@@ -95,7 +95,12 @@ fn etcd_verdict() -> impl Strategy<Value = EtcdVerdict> {
     ]
 }
 
-fn component_verdict(inventory: &Inventory, host: usize, component: Component, kind: u8) -> Option<ComponentVerdict> {
+fn component_verdict(
+    inventory: &Inventory,
+    host: usize,
+    component: Component,
+    kind: u8,
+) -> Option<ComponentVerdict> {
     let host = inventory.hosts.get(host)?;
     let manifest = host.manifests.known()?.iter().find(|m| m.component == Some(component));
     Some(match kind {

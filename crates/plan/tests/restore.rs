@@ -44,7 +44,10 @@ fn s1_a_deleted_but_open_db_is_saved_before_its_process_ends() {
     let verdicts = [MemberVerdict::OpenDbOnly];
     let plan = expect_plan(planned(&unread, &diagnosis(&unread, EtcdVerdict::DataLost, &verdicts), &goal()));
     assert!(matches!(plan.steps[0].step, Step::SaveOpenDb { pid: 1001, fd: 8, .. }));
-    assert_eq!(plan.candidates[plan.source.unwrap()].0.kind, SourceKind::SnapshotFile("/backup/etcd-1.db".into()));
+    assert_eq!(
+        plan.candidates[plan.source.unwrap()].0.kind,
+        SourceKind::SnapshotFile("/backup/etcd-1.db".into())
+    );
 
     let mut read = unread;
     let mut facts = read.sources[1].facts.known().unwrap().clone();
@@ -179,12 +182,8 @@ fn s2_two_hosts_lost_for_good() {
 // A member whose host nobody named may still run: restoring without it would make two clusters of one.
 #[test]
 fn s2_a_member_on_a_host_that_was_not_given_stops_the_planning() {
-    let inventory = Fixture::kubeadm(3)
-        .lose_data(0)
-        .lose_data(1)
-        .snapshot(48_000)
-        .with(|i| i.hosts.truncate(2))
-        .build();
+    let inventory =
+        Fixture::kubeadm(3).lose_data(0).lose_data(1).snapshot(48_000).with(|i| i.hosts.truncate(2)).build();
     let verdicts = [MemberVerdict::DataLost, MemberVerdict::DataLost];
     let outcome = planned(&inventory, &diagnosis(&inventory, EtcdVerdict::DataLost, &verdicts), &goal());
     let PlanOutcome::Refused(refusal) = outcome else { panic!("{}", text(&outcome)) };
@@ -196,7 +195,8 @@ fn s2_a_member_on_a_host_that_was_not_given_stops_the_planning() {
 #[test]
 fn s2_an_unreachable_host_stops_the_planning() {
     let inventory = Fixture::kubeadm(3).lose_data(0).lose_data(1).unreachable(2).snapshot(48_000).build();
-    let verdicts = [MemberVerdict::DataLost, MemberVerdict::DataLost, MemberVerdict::Unknown("no route".into())];
+    let verdicts =
+        [MemberVerdict::DataLost, MemberVerdict::DataLost, MemberVerdict::Unknown("no route".into())];
     let outcome = planned(&inventory, &diagnosis(&inventory, EtcdVerdict::DataLost, &verdicts), &goal());
     let PlanOutcome::Refused(refusal) = outcome else { panic!("{}", text(&outcome)) };
     assert!(refusal.reason.contains("root@10.0.0.13"), "{}", refusal.reason);
@@ -214,12 +214,8 @@ fn s4_systemd_units_from_a_snapshot() {
 // before anything else and all three start from it.
 #[test]
 fn s8_the_empty_imposter_is_replaced_by_the_survivor() {
-    let inventory = Fixture::kubeadm(3)
-        .empty_imposter(0)
-        .empty_imposter(1)
-        .shut_out(2)
-        .snapshot(48_000)
-        .build();
+    let inventory =
+        Fixture::kubeadm(3).empty_imposter(0).empty_imposter(1).shut_out(2).snapshot(48_000).build();
     let verdicts = [MemberVerdict::EmptyImposter, MemberVerdict::EmptyImposter, MemberVerdict::StoppedIntact];
     let outcome = planned(&inventory, &diagnosis(&inventory, EtcdVerdict::EmptyImposter, &verdicts), &goal());
     assert_snapshot!(text(&outcome));
@@ -256,7 +252,13 @@ fn a_full_disk_is_refused_before_the_start() {
 fn a_full_disk_of_the_run_folder_is_refused_too() {
     let inventory = fixture_single()
         .host(0, |h| {
-            let disk = DiskFacts { free_bytes: 1 << 20, total_bytes: 1 << 30, free_inodes: 10, read_only: false, device: 7 };
+            let disk = DiskFacts {
+                free_bytes: 1 << 20,
+                total_bytes: 1 << 30,
+                free_inodes: 10,
+                read_only: false,
+                device: 7,
+            };
             h.disks.insert(HostPath::from("/var/lib/rekindle"), Seen::Known(disk));
         })
         .build();

@@ -99,7 +99,8 @@ fn s3_the_member_of_a_lost_host_is_removed() {
 // The API server's unit failed and etcd is well: that unit alone is started.
 #[test]
 fn s4_a_failed_api_server_unit_is_started_alone() {
-    let inventory = Fixture::systemd().fail_unit(0, Component::KubeApiserver, "bind: address already in use").build();
+    let inventory =
+        Fixture::systemd().fail_unit(0, Component::KubeApiserver, "bind: address already in use").build();
     let verdict = ComponentVerdict::UnitStopped { unit: "kube-apiserver.service".into() };
     let found = needs(
         diagnosis(&inventory, EtcdVerdict::Healthy, &[HEALTHY]),
@@ -151,7 +152,8 @@ fn s5_a_manifest_moved_away_is_put_back() {
 // A bad flag in the API server's manifest: the repaired text goes in and kubelet forgets its back-off.
 #[test]
 fn s5_a_broken_manifest_is_repaired() {
-    let inventory = Fixture::kubeadm(1).bad_flag(0, Component::KubeApiserver, "--no-such-flag=1", true).build();
+    let inventory =
+        Fixture::kubeadm(1).bad_flag(0, Component::KubeApiserver, "--no-such-flag=1", true).build();
     let manifests = inventory.hosts[0].manifests.known().unwrap();
     let bad = manifests.iter().find(|m| m.in_place && m.component == Some(Component::KubeApiserver)).unwrap();
     let broken = ComponentVerdict::ManifestBroken {
@@ -264,5 +266,9 @@ fn a_unit_that_hides_its_flags_is_refused() {
         .build();
     let found = diagnosis(&inventory, EtcdVerdict::DataLost, &[MemberVerdict::DataLost]);
     let outcome = planned(&inventory, &found, &goal());
-    assert!(refusal(&outcome).reason.contains("etcd's settings on local can't be edited"), "{}", text(&outcome));
+    assert!(
+        refusal(&outcome).reason.contains("etcd's settings on local can't be edited"),
+        "{}",
+        text(&outcome)
+    );
 }

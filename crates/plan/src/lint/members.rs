@@ -37,7 +37,11 @@ pub(super) fn same_cluster(view: &View<'_>, notes: &mut Vec<String>) {
                 notes.push(format!("{} stages a member of another cluster", named(step)));
             }
             Step::ProveMember { members, .. } if *members != built.members.len() => {
-                notes.push(format!("{} expects {members} members, {} are built", named(step), built.members.len()));
+                notes.push(format!(
+                    "{} expects {members} members, {} are built",
+                    named(step),
+                    built.members.len()
+                ));
             }
             _ => {}
         }
@@ -53,15 +57,16 @@ pub(super) fn settings(view: &View<'_>, notes: &mut Vec<String>) {
         if !matches!(config.defined_in, EtcdDefinition::Manifest(_)) {
             continue;
         }
-        let written = view.steps().filter(|s| s.host.as_ref() == Some(&host.id)).find_map(|s| match &s.step {
-            Step::ReplaceFile { path, text, .. }
-                if path.parent() == Some(host.manifest_dir.0.as_path())
-                    && manifest_flag(text, INITIAL_CLUSTER).is_ok() =>
-            {
-                Some(text.as_str())
-            }
-            _ => None,
-        });
+        let written =
+            view.steps().filter(|s| s.host.as_ref() == Some(&host.id)).find_map(|s| match &s.step {
+                Step::ReplaceFile { path, text, .. }
+                    if path.parent() == Some(host.manifest_dir.0.as_path())
+                        && manifest_flag(text, INITIAL_CLUSTER).is_ok() =>
+                {
+                    Some(text.as_str())
+                }
+                _ => None,
+            });
         let Some(text) = written.or_else(|| host.manifest(Component::Etcd).map(|m| m.text.as_str())) else {
             notes.push(format!("{} has no manifest of etcd after the plan", host.id));
             continue;
@@ -86,7 +91,10 @@ pub(super) fn raised_above_evidence(view: &View<'_>, notes: &mut Vec<String>) {
     for built in view.built() {
         let RestoreForm::Bumped { to_revision } = built.form else { continue };
         for (revision, whose) in evidence(view.inventory).into_iter().filter(|(r, _)| r >= to_revision) {
-            notes.push(format!("{} raises to {to_revision}, but {revision} was seen: {whose}", named(built.at)));
+            notes.push(format!(
+                "{} raises to {to_revision}, but {revision} was seen: {whose}",
+                named(built.at)
+            ));
         }
     }
 }

@@ -50,14 +50,13 @@ pub(super) fn saves_before_stops(view: &View<'_>, notes: &mut Vec<String>) {
     for candidate in &view.inventory.sources {
         let Some(host) = host_of(&candidate.kind) else { continue };
         let dies = matches!(candidate.kind, SourceKind::OpenDb(_));
-        if view.inventory.lost_hosts.contains(host)
-            || !(dies || readable(view.inventory, candidate).is_ok())
+        if view.inventory.lost_hosts.contains(host) || !(dies || readable(view.inventory, candidate).is_ok())
         {
             continue;
         }
-        let first_stop = stops.iter().find(|s| {
-            if restores { true } else { s.host.as_ref() == Some(host) && stops_etcd(view, s) }
-        });
+        let first_stop = stops
+            .iter()
+            .find(|s| if restores { true } else { s.host.as_ref() == Some(host) && stops_etcd(view, s) });
         let Some(first_stop) = first_stop else { continue };
         let saved = view.steps().any(|s| {
             s.host.as_ref() == Some(host) && saves(&s.step, &candidate.kind) && before(s, first_stop)
@@ -89,7 +88,9 @@ fn stops_something(view: &View<'_>, step: &PlannedStep) -> bool {
 fn takes_data(view: &View<'_>, step: &PlannedStep) -> bool {
     let Step::Rename { from, .. } = &step.step else { return false };
     let config = view.host(step).and_then(|h| h.etcd_config.known());
-    config.is_some_and(|c| from.starts_with(&c.data_dir.0) || c.wal_dir.as_ref().is_some_and(|w| from.starts_with(&w.0)))
+    config.is_some_and(|c| {
+        from.starts_with(&c.data_dir.0) || c.wal_dir.as_ref().is_some_and(|w| from.starts_with(&w.0))
+    })
 }
 
 fn stops_etcd(view: &View<'_>, step: &PlannedStep) -> bool {
@@ -114,7 +115,10 @@ pub(super) fn build_before_stage_before_swap(view: &View<'_>, notes: &mut Vec<St
                 notes.push(format!("{} restores from what {} saves later", named(built.at), named(saved)));
             }
             None if built.source.sha256.is_none() && built.source.has_trailer => {
-                notes.push(format!("{} restores from {source}, which no step makes and no digest names", named(built.at)));
+                notes.push(format!(
+                    "{} restores from {source}, which no step makes and no digest names",
+                    named(built.at)
+                ));
             }
             _ => {}
         }
@@ -150,7 +154,9 @@ fn puts_data_in(view: &View<'_>, step: &PlannedStep, to: &HostPath) -> bool {
 
 fn saved_file(step: &Step) -> Option<&HostPath> {
     match step {
-        Step::SaveServed { file, .. } | Step::SaveOpenDb { file, .. } | Step::SaveStore { file, .. } => Some(file),
+        Step::SaveServed { file, .. } | Step::SaveOpenDb { file, .. } | Step::SaveStore { file, .. } => {
+            Some(file)
+        }
         _ => None,
     }
 }
@@ -166,7 +172,8 @@ pub(super) fn proofs_before_clients(view: &View<'_>, notes: &mut Vec<String>) {
                 notes.push(format!("member {} is never proved", member.name));
                 continue;
             };
-            for start in client_starts(view).filter(|s| s.stage <= proof.stage && s.number > built.at.number) {
+            for start in client_starts(view).filter(|s| s.stage <= proof.stage && s.number > built.at.number)
+            {
                 notes.push(format!("{} starts an API server before {}", named(start), named(proof)));
             }
         }
@@ -217,7 +224,8 @@ fn in_manifest_dir(host: &HostFacts, path: &HostPath) -> bool {
 /// Whether a path's file name is that of an API server's manifest on this host.
 fn is_api_manifest(host: &HostFacts, path: &HostPath) -> bool {
     let known = host.manifests.known().into_iter().flatten();
-    let mut names = known.filter(|m| m.component == Some(Component::KubeApiserver)).map(|m| m.path.file_name());
+    let mut names =
+        known.filter(|m| m.component == Some(Component::KubeApiserver)).map(|m| m.path.file_name());
     names.any(|name| name == path.file_name()) || path.file_name() == Some("kube-apiserver.yaml")
 }
 
@@ -250,7 +258,11 @@ pub(super) fn membership(view: &View<'_>, notes: &mut Vec<String>) {
             }
             Step::AddLearner { peer_urls, .. } => {
                 if let Some((open, _)) = learner {
-                    notes.push(format!("{} adds a learner while that of {} is not promoted", named(step), named(open)));
+                    notes.push(format!(
+                        "{} adds a learner while that of {} is not promoted",
+                        named(step),
+                        named(open)
+                    ));
                 }
                 learner = Some((step, peer_urls));
             }

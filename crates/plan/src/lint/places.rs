@@ -61,7 +61,9 @@ pub(super) fn parked_come_back(view: &View<'_>, notes: &mut Vec<String>) {
                 parked.push((step, from, to));
             }
             Step::Rename { from, to, .. } if inside(to) => {
-                let at = parked.iter().position(|(p, home, away)| p.host == step.host && *home == to && *away == from);
+                let at = parked
+                    .iter()
+                    .position(|(p, home, away)| p.host == step.host && *home == to && *away == from);
                 match at {
                     Some(at) => drop(parked.remove(at)),
                     None => notes.push(format!("{} puts back a manifest that was not parked", named(step))),
@@ -87,14 +89,19 @@ fn in_place(host: &HostFacts, path: &HostPath) -> bool {
 fn clients_complete(view: &View<'_>, notes: &mut Vec<String>) {
     for member in view.built().iter().flat_map(|b| b.members) {
         let Some(host) = view.inventory.host(&member.host) else { continue };
-        for component in [Component::KubeApiserver, Component::KubeControllerManager, Component::KubeScheduler] {
+        for component in
+            [Component::KubeApiserver, Component::KubeControllerManager, Component::KubeScheduler]
+        {
             let Some(manifest) = host.manifest(component) else { continue };
             let is_parked = view.steps().any(|s| {
                 s.host.as_ref() == Some(&host.id)
                     && matches!(&s.step, Step::Rename { from, .. } if from == &manifest.path)
             });
             if !is_parked {
-                notes.push(format!("the manifest of {component} on {} is not parked during the restore", host.id));
+                notes.push(format!(
+                    "the manifest of {component} on {} is not parked during the restore",
+                    host.id
+                ));
             }
         }
     }

@@ -43,7 +43,12 @@ pub fn diagnosis(inventory: &Inventory, etcd: EtcdVerdict, members: &[MemberVerd
 }
 
 /// Adds a component that needs an action.
-pub fn needs(mut diagnosis: Diagnosis, host: &HostId, component: Component, verdict: ComponentVerdict) -> Diagnosis {
+pub fn needs(
+    mut diagnosis: Diagnosis,
+    host: &HostId,
+    component: Component,
+    verdict: ComponentVerdict,
+) -> Diagnosis {
     diagnosis.components.entry(host.clone()).or_default().insert(component, verdict);
     diagnosis
 }
@@ -101,17 +106,28 @@ fn plan_text(out: &mut String, plan: &Plan) {
     writeln!(out, "plan for {}\n{}", hosts.join(", "), plan.summary).unwrap();
     candidates(out, &plan.candidates);
     let Cost { restored_revision, lost_end_revision, evidence, time_lost_seconds } = &plan.cost;
-    writeln!(out, "restored revision: {restored_revision:?}; last acknowledged: {}", seen(lost_end_revision)).unwrap();
+    writeln!(out, "restored revision: {restored_revision:?}; last acknowledged: {}", seen(lost_end_revision))
+        .unwrap();
     writeln!(out, "seconds lost: {}; {evidence}", seen(time_lost_seconds)).unwrap();
     plan.warnings.iter().for_each(|w| writeln!(out, "warning: {w}").unwrap());
     writeln!(out, "back: {}", plan.how_to_go_back).unwrap();
     writeln!(out, "point of no return: {:?}", plan.point_of_no_return()).unwrap();
     for s in &plan.steps {
         let host = s.host.as_ref().map_or("here", |h| h.0.as_str());
-        writeln!(out, "{:>2}.{:<2} {host} {:?} {:?}: {}", s.stage, s.number, s.phase, s.reversibility, s.summary).unwrap();
+        writeln!(
+            out,
+            "{:>2}.{:<2} {host} {:?} {:?}: {}",
+            s.stage, s.number, s.phase, s.reversibility, s.summary
+        )
+        .unwrap();
         let mut value = serde_json::to_value(&s.step).unwrap();
         if let Some(text) = value.get("text").and_then(|t| t.as_str()) {
-            let flags: Vec<&str> = text.split_whitespace().filter(|w| w.contains("initial-cluster") || w.contains("/var/lib/etcd") || w.contains("data-dir")).collect();
+            let flags: Vec<&str> = text
+                .split_whitespace()
+                .filter(|w| {
+                    w.contains("initial-cluster") || w.contains("/var/lib/etcd") || w.contains("data-dir")
+                })
+                .collect();
             let shown = format!("... {}", flags.join(" "));
             value["text"] = shown.into();
         }
