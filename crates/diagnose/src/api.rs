@@ -35,7 +35,7 @@ fn local(host: &HostFacts, report: &mut Report) {
         Seen::Known(200) => report.ok(Layer::ApiServer, Some(&host.id), title, ""),
         Seen::Known(status) => {
             if let Some(hit) = said {
-                report.time(hit.at_ms, format!("{}: {}", hit.evidence.source, hit.evidence.text));
+                report.time(hit.at_ms, hit.said());
                 more.push(hit.evidence);
             }
             let first = seen_at(&host.id, &call, format!("status {status}"));
@@ -77,11 +77,12 @@ fn endpoint(inventory: &Inventory, report: &mut Report) {
         .filter_map(|h| Some((h, h.api.known().filter(|api| api.is_ready())?)))
         .map(|(host, api): (_, &ApiProbe)| seen_at(&host.id, format!("{}/readyz", api.server), "status 200"))
         .collect();
-    let summary = if ready.is_empty() {
-        format!("{address} does not answer, nor does any API server behind it")
-    } else {
-        format!("{address} does not answer, though {} API servers behind it are ready", ready.len())
-    };
     let first = Evidence { source: format!("{address}/readyz"), text };
-    report.found("RK-A03", None, title, summary, first, ready);
+    if ready.is_empty() {
+        let summary = format!("{address} does not answer, nor does any API server behind it");
+        report.found("RK-A04", None, title, summary, first, ready);
+    } else {
+        let summary = format!("{address} does not answer, though API servers behind it are ready");
+        report.found("RK-A03", None, title, summary, first, ready);
+    }
 }

@@ -175,8 +175,8 @@ pub const CODES: &[Code] = &[
         meaning: "The member does not run; nothing of its data is lost.",
         remedy: "start it; nothing needs to be restored",
         follows: &[
-            "RK-H04", "RK-R01", "RK-K01", "RK-K02", "RK-K03", "RK-E13", "RK-E18", "RK-C02", "RK-C03",
-            "RK-C04", "RK-C05",
+            "RK-H04", "RK-R01", "RK-K01", "RK-K02", "RK-K03", "RK-C02", "RK-C03", "RK-C04", "RK-C05",
+            "RK-E08", "RK-E13", "RK-E18",
         ],
     },
     Code {
@@ -188,7 +188,7 @@ pub const CODES: &[Code] = &[
         remedy: "bring the other members back, or restore when their data is lost",
         follows: &[
             "RK-H01", "RK-H02", "RK-E01", "RK-E02", "RK-E03", "RK-E04", "RK-E05", "RK-E06", "RK-E08",
-            "RK-E09", "RK-E10", "RK-E11", "RK-E18",
+            "RK-E09", "RK-E10", "RK-E18",
         ],
     },
     Code {
@@ -300,7 +300,10 @@ pub const CODES: &[Code] = &[
         title: "control-plane unit does not run",
         meaning: "The systemd unit of a control-plane component is stopped or failed.",
         remedy: "start the unit; its last lines say why it ended",
-        follows: &["RK-H04", "RK-C10", "RK-E01", "RK-E02", "RK-E05", "RK-E06", "RK-E07", "RK-E11"],
+        follows: &[
+            "RK-H04", "RK-C05", "RK-C10", "RK-E01", "RK-E02", "RK-E05", "RK-E06", "RK-E07", "RK-E08",
+            "RK-E10", "RK-E11", "RK-E13", "RK-E18", "RK-C01",
+        ],
     },
     Code {
         code: "RK-C02",
@@ -346,9 +349,9 @@ pub const CODES: &[Code] = &[
         meaning: "The component's manifest is in place but its container does not run.",
         remedy: "recover: kubelet is restarted, which also forgets crash back-offs; the container's last lines say why it ended",
         follows: &[
-            "RK-H04", "RK-R01", "RK-K01", "RK-K02", "RK-K03", "RK-E01", "RK-E02", "RK-E05", "RK-E06",
-            "RK-E07", "RK-E08", "RK-E11", "RK-E13", "RK-E18", "RK-C02", "RK-C03", "RK-C04", "RK-C05",
-            "RK-C10",
+            "RK-H04", "RK-R01", "RK-K01", "RK-K02", "RK-K03", "RK-C02", "RK-C03", "RK-C04", "RK-C05",
+            "RK-C10", "RK-E01", "RK-E02", "RK-E05", "RK-E06", "RK-E07", "RK-E08", "RK-E10", "RK-E11",
+            "RK-E13", "RK-E18", "RK-C06",
         ],
     },
     Code {
@@ -359,8 +362,9 @@ pub const CODES: &[Code] = &[
         meaning: "The component runs but does not say that it is healthy.",
         remedy: "look into its log; restart it when everything below is healthy",
         follows: &[
-            "RK-H04", "RK-E01", "RK-E02", "RK-E05", "RK-E06", "RK-E07", "RK-E11", "RK-E12", "RK-E13",
-            "RK-C01", "RK-C02", "RK-C03", "RK-C04", "RK-C05", "RK-C06", "RK-C10",
+            "RK-H04", "RK-C02", "RK-C03", "RK-C04", "RK-C05", "RK-C10", "RK-E01", "RK-E02", "RK-E05",
+            "RK-E06", "RK-E07", "RK-E08", "RK-E10", "RK-E11", "RK-E13", "RK-E18", "RK-E12", "RK-C01",
+            "RK-C06",
         ],
     },
     Code {
@@ -402,8 +406,8 @@ pub const CODES: &[Code] = &[
         remedy: "see the cause; when etcd is healthy, start it",
         follows: &[
             "RK-H04", "RK-R01", "RK-K01", "RK-K02", "RK-E01", "RK-E02", "RK-E05", "RK-E06", "RK-E07",
-            "RK-E11", "RK-E13", "RK-E18", "RK-C01", "RK-C02", "RK-C03", "RK-C04", "RK-C05", "RK-C06",
-            "RK-C10",
+            "RK-E08", "RK-E10", "RK-E11", "RK-E13", "RK-E18", "RK-C01", "RK-C02", "RK-C03", "RK-C04",
+            "RK-C05", "RK-C06", "RK-C10",
         ],
     },
     Code {
@@ -414,21 +418,28 @@ pub const CODES: &[Code] = &[
         meaning: "The API server answers and says itself that it is not ready.",
         remedy: "see the checks it names and the cause",
         follows: &[
-            "RK-H04", "RK-E01", "RK-E02", "RK-E05", "RK-E06", "RK-E07", "RK-E11", "RK-E12", "RK-E13",
-            "RK-E18", "RK-C02", "RK-C05",
+            "RK-H04", "RK-E01", "RK-E02", "RK-E03", "RK-E04", "RK-E05", "RK-E06", "RK-E07", "RK-E08",
+            "RK-E10", "RK-E11", "RK-E12", "RK-E13", "RK-E18", "RK-C02", "RK-C03", "RK-C04", "RK-C05",
+            "RK-C06",
         ],
     },
     Code {
         code: "RK-A03",
         layer: Layer::Vip,
         severity: Severity::Failure,
-        title: "control-plane endpoint does not answer",
-        meaning: "The address in front of the API servers does not answer or is not ready.",
-        remedy: "when API servers are ready: repair the load balancer or virtual address; use a kubeconfig with a host's own address meanwhile",
-        follows: &[
-            "RK-E11", "RK-E13", "RK-C01", "RK-C02", "RK-C03", "RK-C04", "RK-C05", "RK-C06", "RK-A01",
-            "RK-A02",
-        ],
+        title: "control-plane endpoint does not answer, though API servers do",
+        meaning: "API servers are ready on their own hosts, but the address in front of them is not: clients and workers see a dead cluster.",
+        remedy: "repair the load balancer or virtual address; use a kubeconfig with a host's own address meanwhile",
+        follows: &[],
+    },
+    Code {
+        code: "RK-A04",
+        layer: Layer::Vip,
+        severity: Severity::Failure,
+        title: "no API server answers, nor the control-plane endpoint",
+        meaning: "The address in front of the API servers does not answer, and none of those behind it is ready.",
+        remedy: "see the cause: bring the API servers back first",
+        follows: &["RK-A01", "RK-A02"],
     },
     Code {
         code: "RK-N01",

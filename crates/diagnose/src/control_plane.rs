@@ -36,7 +36,7 @@ pub(crate) fn check(inventory: &Inventory, etcd: &EtcdState, report: &mut Report
     verdicts
 }
 
-fn title(component: Component) -> String {
+pub(crate) fn title(component: Component) -> String {
     format!("{component} runs")
 }
 
@@ -88,6 +88,7 @@ fn duplicates(host: &HostFacts, component: Component, manifests: &[ManifestFacts
     let summary = format!("{} has more than one manifest for {component}", host.id);
     let title = format!("{component} has one manifest");
     report.found("RK-C08", Some(&host.id), &title, summary, quote(first), vec![quote(second)]);
+    report.about(component);
 }
 
 fn absent(host: &HostFacts, component: Component, report: &mut Report) -> Option<ComponentVerdict> {
@@ -100,11 +101,13 @@ fn absent(host: &HostFacts, component: Component, report: &mut Report) -> Option
                 seen_at(&host.id, &copy.path, format!("a manifest of {component}, sha256 {}", copy.sha256));
             let summary = format!("the manifest of {component} on {} was moved to {}", host.id, copy.path);
             report.found("RK-C02", Some(&host.id), &title(component), summary, folder, vec![found]);
+            report.about(component);
             ComponentVerdict::ManifestMoved { found: copy.path.clone(), belongs }
         }
         None => {
             let summary = format!("the manifest of {component} on {} is missing", host.id);
             report.found("RK-C03", Some(&host.id), &title(component), summary, folder, vec![]);
+            report.about(component);
             ComponentVerdict::ManifestMissing
         }
     })
@@ -121,6 +124,7 @@ fn unparsable(
     let summary = format!("the manifest of {component} on {} cannot be read as a pod", host.id);
     report.time(Some(in_place.modified_ms), format!("{} was changed on {}", in_place.path, host.id));
     report.found("RK-C04", Some(&host.id), &title(component), summary, evidence, vec![]);
+    report.about(component);
     match manifest::replace_unparsable(host, component) {
         Some(repair) => broken(in_place, repair),
         None => ComponentVerdict::Down(format!(
@@ -152,6 +156,7 @@ fn running(host: &HostFacts, component: Component, report: &mut Report) -> Optio
             let summary = format!("{component} on {} runs but is not healthy", host.id);
             let more = logs::last_words(host, component.name()).map(|hit| hit.evidence);
             report.found("RK-C07", Some(&host.id), &title, summary, evidence, more.into_iter().collect());
+            report.about(component);
             return Some(if api_ready(host) {
                 ComponentVerdict::Down("it runs but its health check fails".into())
             } else {
@@ -173,6 +178,11 @@ fn down(
     if let Some(verdict) = bad_flag(host, component, manifest, report) {
         return verdict;
     }
+    let below = below_is_bad(host, component, etcd, report);
+    if told_by_member(host, component, etcd) {
+        report.failed(Layer::ControlPlane, &host.id, &title(component), "its container does not run");
+        return if below { ComponentVerdict::Consequence } else { ComponentVerdict::ContainerStopped };
+    }
     let expired = certificate(host, component, report);
     let mut evidence = container_evidence(host, component);
     let first = evidence.pop().unwrap_or_else(|| {
@@ -181,12 +191,20 @@ fn down(
     let more = evidence.into_iter().chain(why_ended(host, component)).collect();
     let summary = format!("the container of {component} on {} does not run", host.id);
     report.found("RK-C06", Some(&host.id), &title(component), summary, first, more);
-    let below = below_is_bad(host, component, etcd, report);
+    report.about(component);
     match expired {
         Some(text) if !below => ComponentVerdict::Down(text),
         _ if below => ComponentVerdict::Consequence,
         _ => ComponentVerdict::ContainerStopped,
     }
+}
+
+/// etcd's own container or unit is down and the member's verdict says why: that is the finding, not this.
+fn told_by_member(host: &HostFacts, component: Component, etcd: &EtcdState) -> bool {
+    let told = |verdict: &MemberVerdict| {
+        !matches!(verdict, MemberVerdict::Healthy | MemberVerdict::Unknown(_) | MemberVerdict::HostLost)
+    };
+    component == Component::Etcd && etcd.member(&host.id).is_some_and(told)
 }
 
 /// Its program ends because of a flag it does not know, and the manifest has that flag: an old line does not count.
@@ -204,6 +222,7 @@ fn bad_flag(
     report.time(Some(manifest.modified_ms), format!("{} was changed on {}", manifest.path, host.id));
     let summary = format!("{component} on {} is given {flag}, which it does not know", host.id);
     report.found("RK-C05", Some(&host.id), &title(component), summary, hit.evidence, vec![in_manifest]);
+    report.about(component);
     Some(match manifest::without_flag(host, manifest, &flag) {
         Some(repair) => broken(manifest, repair),
         None => {
@@ -230,6 +249,7 @@ fn certificate(host: &HostFacts, component: Component, report: &mut Report) -> O
     let title = format!("certificates of {component} are valid");
     let text = hit.evidence.text.clone();
     report.found("RK-C10", Some(&host.id), &title, summary, hit.evidence, vec![]);
+    report.about(component);
     Some(format!("a certificate has expired: {text}"))
 }
 
@@ -317,23 +337,37 @@ fn unit(
         let more = vec![seen_at(&host.id, &unit.fragment_path, given), shown];
         let summary = format!("{component} on {} is given {flag}, which it does not know", host.id);
         report.found("RK-C05", Some(&host.id), &title(component), summary, hit.evidence, more);
+        report.about(component);
         return Some(ComponentVerdict::Down(format!(
             "unknown flag {flag} in {}: take it out",
             unit.fragment_path
         )));
     }
-    let expired = certificate(host, component, report);
+    let below = below_is_bad(host, component, etcd, report);
     let words = logs::last_words(host, component.name());
     report.time(words.as_ref().and_then(|w| w.at_ms), format!("last line of {name} on {}", host.id));
+    if told_by_member(host, component, etcd) {
+        report.failed(
+            Layer::ControlPlane,
+            &host.id,
+            &title(component),
+            format!("{name} is {}", unit.active_state),
+        );
+        return Some(if below {
+            ComponentVerdict::Consequence
+        } else {
+            ComponentVerdict::UnitStopped { unit: name }
+        });
+    }
+    let expired = certificate(host, component, report);
     let more = words.map(|w| w.evidence).into_iter().chain(why_ended(host, component)).collect();
     let summary = format!("{name} on {} is {}", host.id, unit.active_state);
     report.found("RK-C01", Some(&host.id), &title(component), summary, shown, more);
-    let below = below_is_bad(host, component, etcd, report);
+    report.about(component);
     Some(match expired {
         Some(text) if !below => ComponentVerdict::Down(text),
         // systemd starts it again by itself once what is below it works
         _ if below && unit.active_state == "activating" => ComponentVerdict::Consequence,
-        _ if below && component == Component::Etcd => ComponentVerdict::Consequence,
         _ => ComponentVerdict::UnitStopped { unit: name },
     })
 }

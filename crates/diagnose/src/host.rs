@@ -5,6 +5,7 @@ use rekindle_model::finding::{Evidence, Layer};
 use rekindle_model::host::{DiskFacts, HostFacts};
 use rekindle_model::inventory::Inventory;
 use rekindle_model::{HostPath, Seen};
+use std::collections::BTreeMap;
 
 /// Clocks of control-plane hosts should not differ by more (etcd warns from here on).
 const CLOCK_MAX_MS: i64 = 1_000;
@@ -39,44 +40,44 @@ fn reachable(inventory: &Inventory, host: &HostFacts, report: &mut Report) {
 }
 
 fn disks(host: &HostFacts, report: &mut Report) {
-    let db_bytes = db_size(host);
+    // several of the paths usually lie on one file system: it is told of once
+    let mut by_device: BTreeMap<u64, (Vec<&HostPath>, &DiskFacts)> = BTreeMap::new();
     for (path, disk) in &host.disks {
-        let title = format!("{path} has room");
         match disk {
-            Seen::Unknown(why) => report.unknown(Layer::Host, Some(&host.id), &title, why),
-            Seen::Known(disk) => one_disk(host, path, disk, db_bytes, &title, report),
+            Seen::Unknown(why) => {
+                report.unknown(Layer::Host, Some(&host.id), &format!("{path} has room"), why)
+            }
+            Seen::Known(disk) => by_device.entry(disk.device).or_insert((Vec::new(), disk)).0.push(path),
         }
+    }
+    for (paths, disk) in by_device.into_values() {
+        file_system(host, &paths, disk, report);
     }
 }
 
-fn one_disk(
-    host: &HostFacts,
-    path: &HostPath,
-    disk: &DiskFacts,
-    db_bytes: Option<u64>,
-    title: &str,
-    report: &mut Report,
-) {
-    let text = format!(
-        "{} of {} free{}",
-        mib(disk.free_bytes),
-        mib(disk.total_bytes),
-        if disk.read_only { ", mounted read-only" } else { "" }
-    );
-    let evidence = seen_at(&host.id, format!("statfs {path}"), &text);
-    let is_etcd = host.etcd_config.known().is_some_and(|c| &c.data_dir == path);
-    let needed = db_bytes.filter(|_| is_etcd).map(|bytes| bytes.saturating_mul(2));
-    if disk.read_only || disk.free_bytes < FULL_BYTES {
-        let what = if disk.read_only { "is mounted read-only" } else { "has no space left" };
-        report.found("RK-H04", Some(&host.id), title, format!("{path} {what}"), evidence, vec![]);
+fn file_system(host: &HostFacts, paths: &[&HostPath], disk: &DiskFacts, report: &mut Report) {
+    let names: Vec<&str> = paths.iter().map(|path| path.as_str()).collect();
+    let names = names.join(", ");
+    let title = format!("disk has room ({names})");
+    let mode = if disk.read_only { ", mounted read-only" } else { "" };
+    let text = format!("{} of {} free{mode}", mib(disk.free_bytes), mib(disk.total_bytes));
+    let evidence = seen_at(&host.id, format!("statfs {names}"), &text);
+    let is_etcd = host.etcd_config.known().is_some_and(|c| paths.contains(&&c.data_dir));
+    let needed = db_size(host).filter(|_| is_etcd).map(|bytes| bytes.saturating_mul(2));
+    let (code, what) = if disk.read_only {
+        ("RK-H04", format!("the file system of {names} on {} is mounted read-only", host.id))
+    } else if disk.free_bytes < FULL_BYTES {
+        ("RK-H04", format!("the file system of {names} on {} has no space left", host.id))
     } else if let Some(needed) = needed.filter(|needed| disk.free_bytes < *needed) {
-        let summary = format!("{path} has less than twice the size of etcd's db free ({})", mib(needed));
-        report.found("RK-H03", Some(&host.id), title, summary, evidence, vec![]);
+        let twice = format!("less free than twice the size of etcd's db ({})", mib(needed));
+        ("RK-H03", format!("the file system of {names} on {} has {twice}", host.id))
     } else if disk.free_bytes < disk.total_bytes / 20 {
-        report.found("RK-H03", Some(&host.id), title, format!("{path} is nearly full"), evidence, vec![]);
+        ("RK-H03", format!("the file system of {names} on {} is nearly full", host.id))
     } else {
-        report.ok(Layer::Host, Some(&host.id), title, text);
-    }
+        report.ok(Layer::Host, Some(&host.id), &title, text);
+        return;
+    };
+    report.found(code, Some(&host.id), &title, what, evidence, vec![]);
 }
 
 /// Size of this host's etcd db: as the member says, as it lies there, or as a process still holds it open.
@@ -94,6 +95,9 @@ fn clocks(inventory: &Inventory, report: &mut Report) {
             Seen::Known(clock) => read.push((clock.offset_ms, clock.uncertainty_ms, host)),
             Seen::Unknown(why) => report.unknown(Layer::Host, Some(&host.id), title, why),
         }
+    }
+    if read.len() < 2 {
+        return;
     }
     let mut offsets: Vec<i64> = read.iter().map(|(offset, ..)| *offset).collect();
     offsets.sort_unstable();

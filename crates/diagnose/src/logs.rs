@@ -20,6 +20,16 @@ pub(crate) struct Hit {
     pub(crate) line: String,
 }
 
+impl Hit {
+    /// The line in short, for the time it tells.
+    pub(crate) fn said(&self) -> String {
+        let words =
+            self.evidence.text.split_once(" F ").map_or(self.evidence.text.as_str(), |(_, words)| words);
+        let short: String = words.chars().take(160).collect();
+        format!("{}: {short}", self.evidence.source)
+    }
+}
+
 /// What etcd writes when its files are damaged (etcd `server/storage/wal`, bbolt `freelist`, `db.go`).
 pub(crate) const ETCD_DAMAGE: &[&str] = &[
     "walpb: crc mismatch",

@@ -3,12 +3,15 @@
 use crate::codes;
 use rekindle_model::HostId;
 use rekindle_model::finding::{CheckLine, CheckResult, Evidence, Finding, Layer, Severity};
+use rekindle_model::host::Component;
 
 /// Check lines and findings in the making.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     pub(crate) checks: Vec<CheckLine>,
     pub(crate) findings: Vec<Finding>,
+    /// The component each finding is about, beside `findings`; shorter when the last ones are about none.
+    pub(crate) about: Vec<Option<Component>>,
     /// Times that the evidence tells, in ms since the Unix epoch, and what happened then.
     pub(crate) times: Vec<(i64, String)>,
 }
@@ -66,6 +69,30 @@ impl Report {
             caused_by: None,
             remedy: entry.remedy.into(),
         });
+    }
+
+    /// The newest finding is about this component.
+    pub(crate) fn about(&mut self, component: Component) {
+        self.about.resize(self.findings.len(), None);
+        if let Some(last) = self.about.last_mut() {
+            *last = Some(component);
+        }
+    }
+
+    /// A check that failed for a reason that a later rule finds: [`Self::explain`] ties them together.
+    pub(crate) fn failed(&mut self, layer: Layer, host: &HostId, title: &str, detail: impl Into<String>) {
+        self.line(layer, Some(host), title, CheckResult::Failed, detail.into(), None);
+    }
+
+    /// Puts the newest finding behind a host's check lines of that title that failed without one.
+    pub(crate) fn explain(&mut self, host: &HostId, title: &str) {
+        let newest = self.findings.len().checked_sub(1);
+        for check in &mut self.checks {
+            let open = check.result == CheckResult::Failed && check.finding.is_none();
+            if open && check.host.as_ref() == Some(host) && check.title == title {
+                check.finding = newest;
+            }
+        }
     }
 
     /// Whether this host (or, with none, any) has a finding of the code.

@@ -2,6 +2,7 @@
 
 use super::{EtcdState, Member, quorum, reference, rejoin};
 use crate::codes;
+use crate::control_plane;
 use crate::logs;
 use crate::report::{Report, seen_at};
 use rekindle_model::diagnosis::{EtcdVerdict, MemberVerdict};
@@ -90,6 +91,7 @@ fn one_member(host: &HostFacts, member: &Member, report: &mut Report) {
         return;
     };
     report.found(code, id, MEMBER, summary, first, evidence.collect());
+    report.explain(on, &control_plane::title(Component::Etcd));
 }
 
 fn deleted(member: &Member) -> bool {
@@ -113,7 +115,7 @@ fn times(host: &HostFacts, member: &Member, report: &mut Report) {
         if let Some(hit) = logs::component(host, Component::Etcd, patterns)
             && member.evidence.contains(&hit.evidence)
         {
-            report.time(hit.at_ms, format!("{}: {}", hit.evidence.source, hit.evidence.text));
+            report.time(hit.at_ms, hit.said());
         }
     }
 }

@@ -120,7 +120,7 @@ fn silent(host: &HostFacts) -> (MemberVerdict, Vec<Evidence>) {
     let no_answer = seen_at(&host.id, "etcd status", why);
     let running = host.process(Component::Etcd);
     if let Some(process) = running
-        && let Some(open) = open_db(host, process)
+        && let Some(open) = open_db(process)
     {
         return (MemberVerdict::OpenDbOnly, vec![open_evidence(host, process, open), no_answer]);
     }
@@ -165,7 +165,9 @@ fn stopped(host: &HostFacts, data: &EtcdDataFacts, no_answer: Evidence) -> (Memb
             let text = format!("whole: db at revision {}, WAL to index {}", db.revision, wal.last_index);
             let mut evidence = vec![seen_at(&host.id, data_dir(host), text), no_answer];
             evidence.extend(exited(host));
-            evidence.extend(line(host, logs::ETCD_SHUT_OUT));
+            let words =
+                hit(host, logs::ETCD_SHUT_OUT).or_else(|| logs::last_words(host, Component::Etcd.name()));
+            evidence.extend(words.map(|hit| hit.evidence));
             (MemberVerdict::StoppedIntact, evidence)
         }
         (Seen::Unknown(why), _) => {
@@ -181,7 +183,7 @@ fn stopped(host: &HostFacts, data: &EtcdDataFacts, no_answer: Evidence) -> (Memb
 fn shell(host: &HostFacts) -> Option<Vec<Evidence>> {
     let data = host.etcd_data.known()?;
     let db = data.db.known()?;
-    let empty = db.violations.is_empty() && db.live_keys == 0 && db.revision <= 1;
+    let empty = db.violations.is_empty() && reference::rows_read(db) && db.live_keys == 0 && db.revision <= 1;
     (empty && data.wal.known().is_none() && status(host).is_none()).then(|| {
         let wal = data.wal.why_unknown().unwrap_or_default();
         let text = format!("an empty db at revision {} and no log ({wal})", db.revision);
@@ -241,17 +243,15 @@ fn log_too_short(host: &HostFacts, data: &EtcdDataFacts, hit: &Hit) -> Option<Ev
     })
 }
 
-/// The deleted `db` of this member, still open. A WAL alone is no sign: etcd deletes those it needs no more.
-fn open_db<'a>(host: &HostFacts, process: &'a ProcessFacts) -> Option<&'a OpenFile> {
-    let dir = host.etcd_config.known().map(|c| &c.data_dir);
-    process.deleted_files.iter().find(|file| {
-        file.path.ends_with("member/snap/db") && dir.is_none_or(|dir| file.path.starts_with(dir.as_str()))
-    })
+/// The deleted `db` of this member, still open; its path is the container's, which may differ from the host's. A WAL
+/// alone is no sign: etcd deletes those it needs no more.
+fn open_db(process: &ProcessFacts) -> Option<&OpenFile> {
+    process.deleted_files.iter().find(|file| file.path.ends_with("member/snap/db"))
 }
 
 fn deleted_evidence(host: &HostFacts) -> Vec<Evidence> {
     let process = host.process(Component::Etcd);
-    process.and_then(|p| Some(vec![open_evidence(host, p, open_db(host, p)?)])).unwrap_or_default()
+    process.and_then(|p| Some(vec![open_evidence(host, p, open_db(p)?)])).unwrap_or_default()
 }
 
 fn open_evidence(host: &HostFacts, process: &ProcessFacts, file: &OpenFile) -> Evidence {

@@ -40,8 +40,9 @@ pub(crate) fn judge(inventory: &Inventory, members: &[Member]) -> (EtcdVerdict, 
         }
     }
     let arithmetic = format!(
-        "{} voters, {needed} needed; whole: {}; lost: {}; not known: {}",
+        "{} voter{}, {needed} needed; whole: {}; lost: {}; not known: {}",
         voters.len(),
+        if voters.len() == 1 { "" } else { "s" },
         names(&intact),
         names(&lost),
         names(&unknown)

@@ -3,6 +3,7 @@
 
 use crate::report::seen_at;
 use rekindle_model::HostId;
+use rekindle_model::etcd::DbFacts;
 use rekindle_model::finding::Evidence;
 use rekindle_model::host::HostFacts;
 use rekindle_model::inventory::Inventory;
@@ -42,7 +43,12 @@ fn on_disk(host: &HostFacts) -> Option<Store> {
         .etcd_config
         .known()
         .map_or_else(|| "etcd db".into(), |c| c.data_dir.join("member/snap/db").to_string());
-    Some(store(&host.id, &path, db.revision, Some(db.live_keys), uid))
+    Some(store(&host.id, &path, db.revision, rows_read(db).then_some(db.live_keys), uid))
+}
+
+/// Whether the rows were read: without them the keys are not counted, and the revision is a lower bound.
+pub(super) fn rows_read(db: &DbFacts) -> bool {
+    db.hash_kv != 0 || db.live_keys > 0
 }
 
 fn store(host: &HostId, source: &str, revision: i64, live_keys: Option<u64>, uid: Option<String>) -> Store {

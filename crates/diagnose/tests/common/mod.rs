@@ -5,7 +5,7 @@ use rekindle_model::finding::CheckResult;
 use std::fmt::Write;
 
 /// Everything a diagnosis says, one thing a line.
-pub fn dump(diagnosis: &Diagnosis) -> String {
+pub(crate) fn dump(diagnosis: &Diagnosis) -> String {
     let mut out = String::new();
     let mut layer = None;
     for check in &diagnosis.checks {
