@@ -7,7 +7,7 @@ use std::time::Instant;
 use testbed::{cmd, components};
 
 /// Packages with tests against real processes (cargo feature `stock`).
-const STOCK: &[&str] = &["boltfile", "etcd-disk", "rekindle-world"];
+const STOCK: &[&str] = &["boltfile", "etcd-disk", "rekindle-world", "rekindle"];
 
 /// Arguments.
 #[derive(clap::Args)]
@@ -73,7 +73,7 @@ fn stock() -> Result<()> {
         args.extend(["--package", package]);
     }
     let features = features.join(",");
-    args.extend(["--features", &features, "--test", "stock*"]);
+    args.extend(["--features", &features]);
     cargo(&args)
 }
 

@@ -29,10 +29,9 @@ pub(super) fn run(
 ) -> Result<Exit, Failure> {
     let snapshot = open(file, skip_hash_check)?;
     super::verify::verify(&snapshot, file, output)?;
-    let bolt = snapshot.bolt().doing(|| format!("cannot read {file}"))?;
     let mut out = BufWriter::new(std::io::stdout().lock());
     let mut closed = false;
-    let result = etcd_disk::live::for_each(&bolt, file.as_std_path(), &mut |row| {
+    let result = etcd_disk::live::for_each(snapshot.bolt(), file.as_std_path(), &mut |row| {
         if closed || !row.key.starts_with(prefix.as_bytes()) {
             return Ok(());
         }

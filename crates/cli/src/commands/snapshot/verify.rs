@@ -8,7 +8,7 @@ use camino::Utf8Path;
 use etcd_disk::snapshot::{SnapshotFile, Verified, VerifyOptions};
 
 /// The prefix kube-apiserver stores under, unless told otherwise.
-pub(super) const REGISTRY: &str = "/registry/";
+const REGISTRY: &str = "/registry/";
 
 pub(super) fn run(file: &Utf8Path, skip_hash_check: bool, output: &Output) -> Result<Exit, Failure> {
     let snapshot = open(file, skip_hash_check)?;
@@ -18,10 +18,13 @@ pub(super) fn run(file: &Utf8Path, skip_hash_check: bool, output: &Output) -> Re
     Ok(Exit::Ok)
 }
 
+fn resource_of(key: &[u8]) -> &str {
+    kube_storage::resource_of(key, REGISTRY)
+}
+
 /// Verifies all of it: sha256, structure, HashKV, counts per resource.
 pub(super) fn verify(snapshot: &SnapshotFile, file: &Utf8Path, output: &Output) -> Result<Verified, Failure> {
-    let group = |key: &[u8]| -> &str { kube_storage::resource_of(key, REGISTRY) };
-    let options = VerifyOptions { group: Some(&group), ..VerifyOptions::default() };
+    let options = VerifyOptions { group: Some(&resource_of), ..VerifyOptions::default() };
     let mut progress = bar(output, "verifying");
     snapshot.verify(&options, &mut progress).map_err(|error| {
         Failure::new(format!("{file} does not verify"))
