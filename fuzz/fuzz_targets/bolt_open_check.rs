@@ -28,7 +28,8 @@ fn meta(page_size: u32, root: u64, freelist: u64, high_water_mark: u64, txid: u6
     for word in [root, 0, freelist, high_water_mark, txid] {
         page.extend(word.to_le_bytes());
     }
-    let sum = page[16..].iter().fold(0xcbf29ce484222325u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100000001b3));
+    let sum =
+        page[16..].iter().fold(0xcbf29ce484222325u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100000001b3));
     page.extend(sum.to_le_bytes());
     page.resize(page_size as usize, 0);
     page

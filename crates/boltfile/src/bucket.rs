@@ -2,10 +2,8 @@
 use crate::cursor::Cursor;
 use crate::error::{Damage, Error};
 use crate::file::BoltFile;
-use crate::layout::{
-    BUCKET_HEADER_BYTES, BucketHeader, FLAG_LEAF, KeyRange, LeafElement, PageHeader, inspect_leaf,
-    leaf_element,
-};
+use crate::inspect::{KeyRange, inspect_leaf};
+use crate::layout::{BUCKET_HEADER_BYTES, BucketHeader, FLAG_LEAF, LeafElement, PageHeader, leaf_element};
 use crate::pager::Pager;
 use crate::source::ReadAt;
 use crate::walk::Leaf;

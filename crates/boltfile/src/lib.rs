@@ -18,7 +18,8 @@
 //! pages and trees are bounded, no page is used twice in one walk, and memory grows with the size of the file only
 //! as a bitmap of its pages. Errors say which page, at which byte, reached through which pages.
 //!
-//! The bytes are drawn in `docs/formats/bbolt.md`. Where to read on: `layout.rs` (bytes), `walk.rs` (the tree),
+//! The bytes are drawn in `docs/formats/bbolt.md`. Where to read on: `layout.rs` (bytes), `inspect.rs` (one page),
+//! `walk.rs` (the tree),
 //! `check.rs` (what is right), `writer.rs` (how a file comes about).
 mod bucket;
 mod check;
@@ -26,6 +27,7 @@ mod cursor;
 mod error;
 mod file;
 mod flush;
+mod inspect;
 mod layout;
 mod lock;
 mod pager;

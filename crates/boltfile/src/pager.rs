@@ -39,7 +39,7 @@ impl Pager {
             return Err(Damage::OutOfRange { high_water_mark });
         }
         if !self.holds(page, 1) {
-            self.fill(file, page, ahead.saturating_sub(page).max(1))?;
+            self.fill(file, page, 1, ahead)?;
         }
         let at = self.position(file, page);
         let header = self.buf.get(at..).and_then(PageHeader::parse).ok_or_else(|| past_end(file))?;
@@ -70,7 +70,7 @@ impl Pager {
         ahead: u64,
     ) -> Result<Range<usize>, Damage> {
         if !self.holds(page, pages) {
-            self.fill(file, page, pages.max(ahead.saturating_sub(page)))?;
+            self.fill(file, page, pages, ahead)?;
         }
         let at = self.position(file, page);
         let bytes = usize::try_from(pages * file.page_bytes()).map_err(|_| past_end(file))?;
@@ -98,7 +98,23 @@ impl Pager {
         usize::try_from((page - self.first) * file.page_bytes()).unwrap_or(usize::MAX - PAGE_HEADER_BYTES)
     }
 
-    fn fill<S: ReadAt>(&mut self, file: &BoltFile<S>, page: u64, pages: u64) -> Result<(), Damage> {
+    /// Reads `pages` pages and on up to the page `ahead`; when that fails, only the pages asked for, so that an
+    /// unreadable page is not held against its neighbours.
+    fn fill<S: ReadAt>(
+        &mut self,
+        file: &BoltFile<S>,
+        page: u64,
+        pages: u64,
+        ahead: u64,
+    ) -> Result<(), Damage> {
+        let more = ahead.saturating_sub(page);
+        if more > pages && self.read(file, page, more).is_ok() {
+            return Ok(());
+        }
+        self.read(file, page, pages)
+    }
+
+    fn read<S: ReadAt>(&mut self, file: &BoltFile<S>, page: u64, pages: u64) -> Result<(), Damage> {
         let pages = pages.min(file.file_pages().saturating_sub(page));
         let bytes = usize::try_from(pages * file.page_bytes()).map_err(|_| past_end(file))?;
         if bytes == 0 {

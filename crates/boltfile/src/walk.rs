@@ -6,7 +6,8 @@ use std::ops::Range;
 
 use crate::error::{Damage, Violation};
 use crate::file::BoltFile;
-use crate::layout::{FLAG_BRANCH, FLAG_LEAF, KeyRange, branch_element, inspect_branch, inspect_leaf};
+use crate::inspect::{KeyRange, inspect_branch, inspect_leaf};
+use crate::layout::{FLAG_BRANCH, FLAG_LEAF, branch_element};
 use crate::pager::{Pager, WINDOW_BYTES};
 use crate::pageset::PageSet;
 use crate::source::ReadAt;
@@ -78,7 +79,7 @@ impl Branch {
             if page < end || page - end > GAP_PAGES || page - first >= window_pages {
                 break;
             }
-            end = page + 1;
+            end = page.saturating_add(1);
         }
         end
     }
@@ -118,7 +119,7 @@ impl TreeWalk {
     pub(crate) fn next_leaf<S: ReadAt>(&mut self, cx: &mut Context<'_, S>) -> Option<Leaf> {
         let mut page = self.advance()?;
         loop {
-            page = match self.visit(page, cx) {
+            page = match self.visit(page, true, cx) {
                 Visit::Leaf(leaf) => return Some(leaf),
                 Visit::Branch => self.branches.last()?.child(0).or_else(|| self.advance())?,
                 Visit::Skip => self.advance()?,
@@ -143,7 +144,7 @@ impl TreeWalk {
         }
         let mut page = root;
         loop {
-            page = match self.visit(page, cx) {
+            page = match self.visit(page, false, cx) {
                 Visit::Leaf(leaf) => return Some(leaf),
                 Visit::Branch => {
                     let branch = self.branches.last_mut()?;
@@ -188,8 +189,8 @@ impl TreeWalk {
         KeyRange { lower: lower.map(|e| e.key), upper: upper.map(|e| e.key) }
     }
 
-    fn visit<S: ReadAt>(&mut self, page: u64, cx: &mut Context<'_, S>) -> Visit {
-        match self.load(page, cx) {
+    fn visit<S: ReadAt>(&mut self, page: u64, read_ahead: bool, cx: &mut Context<'_, S>) -> Visit {
+        match self.load(page, read_ahead, cx) {
             Ok((flags, count, run)) => {
                 let bytes = cx.pager.bytes(&run);
                 let (mut go_on, mut damaged) = (true, false);
@@ -230,17 +231,19 @@ impl TreeWalk {
         }
     }
 
-    /// Reads the page with its overflow pages: its flags, number of elements and place in the pager.
+    /// Reads the page with its overflow pages, and with `read_ahead` its neighbours: its flags, number of elements and place in the pager.
     fn load<S: ReadAt>(
         &self,
         page: u64,
+        read_ahead: bool,
         cx: &mut Context<'_, S>,
     ) -> Result<(u16, u16, Range<usize>), Damage> {
         if self.branches.len() >= DEPTH_MAX {
             return Err(Damage::TooDeep { limit: DEPTH_MAX });
         }
         let window_pages = WINDOW_BYTES / cx.file.page_bytes();
-        let ahead = self.branches.last().map_or(0, |b| b.together_up_to(window_pages));
+        let parent = self.branches.last().filter(|_| read_ahead);
+        let ahead = parent.map_or(0, |b| b.together_up_to(window_pages));
         let header = cx.pager.header(cx.file, page, ahead)?;
         if header.flags != FLAG_LEAF && header.flags != FLAG_BRANCH {
             return Err(Damage::WrongType { found: header.flags, expected: "a branch or leaf page" });

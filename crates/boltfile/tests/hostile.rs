@@ -3,7 +3,7 @@
 #![allow(clippy::cast_possible_truncation)]
 mod common;
 
-use boltfile::{BoltFile, Damage, Error, MetaFault, VIOLATIONS_KEPT_MAX};
+use boltfile::{BoltFile, Damage, Error, MetaFault, ReadAt, VIOLATIONS_KEPT_MAX, Violation};
 use common::*;
 
 /// Bucket `b` with a branch over three leaves: pages 2 (root), 3 (branch), 4, 5, 6.
@@ -184,6 +184,52 @@ fn references_to_meta_pages_and_beyond_the_high_water_mark_are_not_followed() {
         let all = found(with(3, branch(3, &[(b"a", 4), (b"g", child), (b"p", 6)])));
         assert_eq!(all, [(child, vec![2, 3, child], Damage::OutOfRange { high_water_mark: 7 })]);
     }
+}
+
+#[test]
+fn references_at_the_end_of_all_numbers_do_not_overflow() {
+    let pages = [
+        leaf(2, &[(1, b"b", &bucket(3))]),
+        branch(3, &[(b"a", u64::MAX - 2), (b"g", u64::MAX - 1), (b"p", u64::MAX)]),
+    ];
+    let metas =
+        [meta(PAGE as u32, 2, NO_FREELIST, u64::MAX, 0), meta(PAGE as u32, 2, NO_FREELIST, u64::MAX, 1)];
+    let report = check([metas.concat(), pages.concat()].concat());
+    assert_eq!(report.violations_total, 4, "{report:?}");
+}
+
+/// A disk that cannot read one page.
+struct BadSector(Vec<u8>);
+
+impl ReadAt for BadSector {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
+        if offset < 6 * 4096 && offset + buf.len() as u64 > 5 * 4096 {
+            return Err(std::io::Error::other("bad sector"));
+        }
+        self.0.read_exact_at(buf, offset)
+    }
+
+    fn size(&self) -> std::io::Result<u64> {
+        self.0.size()
+    }
+}
+
+#[test]
+fn a_page_that_the_disk_cannot_read_is_named() {
+    let db = BoltFile::from_source("disk", BadSector(sound_image()), 7 * 4096).unwrap();
+    let (report, rows) = checked_rows(&db);
+    let damage = Damage::Unreadable { kind: std::io::ErrorKind::Other, message: "bad sector".to_owned() };
+    let violation = Violation { page: 5, offset_bytes: 5 * 4096, stack: vec![2, 3, 5], damage };
+    assert_eq!(report.violations, [violation]);
+    assert_eq!(rows.len(), 4);
+    let mut cursor = db.bucket(b"b").unwrap().unwrap().cursor();
+    let e = loop {
+        match cursor.next() {
+            Ok(row) => assert!(row.is_some()),
+            Err(e) => break e,
+        }
+    };
+    assert!(e.to_string().contains("bad sector"), "{e}");
 }
 
 #[test]

@@ -76,6 +76,22 @@ fn an_unfinished_file_is_no_database() {
     assert!(matches!(BoltFile::from_source("half", bytes, len), Err(Error::NoValidMeta { .. })));
 }
 
+/// A full disk is an error that names the file, at the latest at the end, and later calls fail too.
+#[test]
+fn a_full_disk_is_an_error() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut w = Writer::create("new.db", full, 4096).unwrap();
+    let mut b = w.bucket(b"b").unwrap();
+    let failed = (0..20_000u32).find_map(|i| b.put(&i.to_be_bytes(), &[1; 1000]).err());
+    for e in [failed.expect("20 MB went to a full disk"), w.finish().unwrap_err()] {
+        assert!(matches!(&e, Error::Io { file, .. } if file == "new.db"), "{e}");
+    }
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut w = Writer::create("new.db", full, 4096).unwrap();
+    w.bucket(b"b").unwrap();
+    assert!(matches!(w.finish(), Err(Error::Io { .. })));
+}
+
 /// The sequence number of a bucket is kept.
 #[test]
 fn a_bucket_keeps_its_sequence() {

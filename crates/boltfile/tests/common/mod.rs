@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use boltfile::{BoltFile, CheckReport, Damage, Error};
+use boltfile::{BoltFile, CheckReport, Damage, Error, ReadAt};
 
 pub const PAGE: usize = 4096;
 pub const BRANCH: u16 = 1;
@@ -122,7 +122,7 @@ pub fn rows(db: &BoltFile<Vec<u8>>) -> Result<Vec<OwnedRow>, Error> {
 }
 
 /// All rows of all top-level buckets through the check.
-pub fn checked_rows(db: &BoltFile<Vec<u8>>) -> (CheckReport, Vec<OwnedRow>) {
+pub fn checked_rows<S: ReadAt>(db: &BoltFile<S>) -> (CheckReport, Vec<OwnedRow>) {
     let mut all = Vec::new();
     let report = db.check_rows(&mut |bucket, key, value| {
         all.push((bucket.to_vec(), key.to_vec(), value.to_vec()));
