@@ -109,9 +109,7 @@ fn running() -> Result<Set> {
 
 fn exec(host: &str, command: &[String]) -> Result<()> {
     let args: Vec<&str> = command.iter().map(String::as_str).collect();
-    let mut command = {
-        running()?.host(host)?.exec_command(&args)?
-    };
+    let mut command = running()?.host(host)?.exec_command(&args)?;
     command.stdin(std::process::Stdio::inherit());
     Err(command.exec()).context("cannot start nsenter")
 }
