@@ -15,7 +15,10 @@ fn assert_nothing_left() {
     assert!(!live.exists(), "{live} is left");
     let groups = testbed::cgroup::groups_of("cp1").unwrap();
     assert!(testbed::cgroup::pids(&groups).is_empty(), "processes are left");
-    assert!(groups.iter().all(|group| !group.parent().unwrap().exists()), "control groups are left: {groups:?}");
+    assert!(
+        groups.iter().all(|group| !group.parent().unwrap().exists()),
+        "control groups are left: {groups:?}"
+    );
     assert!(!Command::new("ip").args(["link", "show", net::BRIDGE]).output().unwrap().status.success());
 }
 
