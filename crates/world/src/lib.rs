@@ -5,11 +5,16 @@
 
 pub mod api;
 mod aside;
+mod base64_bytes;
 mod ca;
 pub mod etcd_client;
 pub mod fault;
 pub mod host;
 pub mod local;
+pub mod observe;
+#[cfg(feature = "sim")]
+pub mod sim;
+pub mod ssh;
 mod tls;
 mod words;
 

@@ -1,0 +1,195 @@
+//! The cluster's objects, through the first API server that answers: nodes, leases, identity.
+
+use super::ask::{QUICK, text, within};
+use super::probes::{self, KUBECONFIGS};
+use crate::World;
+use crate::host::Host;
+use rekindle_model::host::HostFacts;
+use rekindle_model::inventory::{ClusterFacts, LeaseFacts, NodeFacts};
+use rekindle_model::{HostPath, Seen};
+use serde_json::Value;
+
+/// Who asks, with which kubeconfig, which server.
+struct Door<'a> {
+    host: &'a dyn Host,
+    kubeconfig: HostPath,
+    server: Option<String>,
+}
+
+/// Reads the cluster's facts; `kubeconfig` is a file of the machine Rekindle runs on.
+pub(super) async fn observe(world: &World, facts: &[HostFacts], kubeconfig: Option<&HostPath>) -> ClusterFacts {
+    let mut found = ClusterFacts::default();
+    let mut why = "no host has an API server that answers".to_owned();
+    for door in doors(world, facts, kubeconfig).await {
+        match uid(&door).await {
+            Ok(uid) => {
+                found.kube_system_uid = Seen::Known(uid);
+                let (nodes, leases) = tokio::join!(nodes(&door), leader_leases(&door));
+                (found.nodes, found.leader_leases) = (unknown_if(nodes), unknown_if(leases));
+                why.clear();
+                break;
+            }
+            Err(error) => why = error,
+        }
+    }
+    if !why.is_empty() {
+        found.kube_system_uid = Seen::Unknown(why.clone());
+        found.nodes = Seen::Unknown(why.clone());
+        found.leader_leases = Seen::Unknown(why);
+    }
+    (found.control_plane_endpoint, found.endpoint_readyz) = endpoint(world, facts, kubeconfig).await;
+    found
+}
+
+fn unknown_if<T>(result: Result<T, String>) -> Seen<T> {
+    match result {
+        Ok(value) => Seen::Known(value),
+        Err(why) => Seen::Unknown(why),
+    }
+}
+
+/// Ways to ask, the most promising first: ready API servers, then those that answer at all.
+async fn doors<'a>(world: &'a World, facts: &[HostFacts], kubeconfig: Option<&HostPath>) -> Vec<Door<'a>> {
+    let mut doors = Vec::new();
+    if let Some(path) = kubeconfig {
+        doors.push(Door { host: world.local.as_ref(), kubeconfig: path.clone(), server: None });
+    }
+    let mut answering: Vec<(&HostFacts, u16, &str)> = facts
+        .iter()
+        .filter_map(|f| Some((f, *f.api.known()?.readyz.known()?, f.api.known()?.server.as_str())))
+        .collect();
+    answering.sort_by_key(|(_, status, _)| *status != 200);
+    for (facts, _, server) in answering {
+        let Some(host) = world.host(&facts.id) else { continue };
+        for path in KUBECONFIGS.map(HostPath::from) {
+            if super::ask::exists(host.as_ref(), &path).await {
+                doors.push(Door { host: host.as_ref(), kubeconfig: path, server: Some(server.to_owned()) });
+            }
+        }
+    }
+    doors
+}
+
+async fn get(door: &Door<'_>, path: &str) -> Result<Value, String> {
+    let request = probes::get(door.kubeconfig.clone(), door.server.clone(), path);
+    let answer = within(door.host, QUICK, path, door.host.api(request)).await.map_err(|e| e.what)?;
+    if answer.status != 200 {
+        let text = String::from_utf8_lossy(&answer.body).chars().take(300).collect::<String>();
+        return Err(format!("GET {path}: status {}: {text}", answer.status));
+    }
+    serde_json::from_slice(&answer.body).map_err(|e| format!("GET {path}: {e}"))
+}
+
+fn at<'v>(value: &'v Value, pointer: &str) -> &'v str {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn time_ms(text: &str) -> Option<i64> {
+    text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond)
+}
+
+async fn uid(door: &Door<'_>) -> Result<String, String> {
+    let namespace = get(door, "/api/v1/namespaces/kube-system").await?;
+    Some(at(&namespace, "/metadata/uid")).filter(|u| !u.is_empty()).map(str::to_owned).ok_or_else(|| "it has no UID".into())
+}
+
+fn items(list: &Value) -> &[Value] {
+    list.get("items").and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+async fn nodes(door: &Door<'_>) -> Result<Vec<NodeFacts>, String> {
+    let (nodes, leases) = tokio::join!(
+        get(door, "/api/v1/nodes?limit=1000"),
+        get(door, "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases?limit=1000")
+    );
+    let (nodes, leases) = (nodes?, leases?);
+    let renewed = |name: &str| {
+        let lease = items(&leases).iter().find(|l| at(l, "/metadata/name") == name)?;
+        time_ms(at(lease, "/spec/renewTime"))
+    };
+    Ok(items(&nodes).iter().map(|n| node(n, renewed(at(n, "/metadata/name")))).collect())
+}
+
+fn node(node: &Value, lease_renewed_ms: Option<i64>) -> NodeFacts {
+    let list = |pointer: &str| node.pointer(pointer).and_then(Value::as_array).cloned().unwrap_or_default();
+    let ready = list("/status/conditions").into_iter().find(|c| at(c, "/type") == "Ready").unwrap_or_default();
+    let internal = |a: &Value| (at(a, "/type") == "InternalIP").then(|| at(a, "/address").to_owned());
+    NodeFacts {
+        name: at(node, "/metadata/name").into(),
+        ready: Some(at(&ready, "/status")).filter(|s| !s.is_empty()).unwrap_or("Unknown").into(),
+        reason: format!("{}: {}", at(&ready, "/reason"), at(&ready, "/message")),
+        lease_renewed_ms,
+        unschedulable: node.pointer("/spec/unschedulable").and_then(Value::as_bool).unwrap_or_default(),
+        addresses: list("/status/addresses").iter().filter_map(internal).collect(),
+    }
+}
+
+async fn leader_leases(door: &Door<'_>) -> Result<Vec<LeaseFacts>, String> {
+    let leases = get(door, "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases?limit=500").await?;
+    let wanted = |l: &&Value| ["kube-controller-manager", "kube-scheduler"].contains(&at(l, "/metadata/name"));
+    let lease = |l: &Value| LeaseFacts {
+        name: at(l, "/metadata/name").into(),
+        holder: at(l, "/spec/holderIdentity").into(),
+        renewed_ms: time_ms(at(l, "/spec/renewTime")),
+        duration_seconds: l.pointer("/spec/leaseDurationSeconds").and_then(Value::as_i64).unwrap_or_default(),
+    };
+    Ok(items(&leases).iter().filter(wanted).map(lease).collect())
+}
+
+/// The address in the admin kubeconfig, and whether it answers.
+async fn endpoint(
+    world: &World,
+    facts: &[HostFacts],
+    kubeconfig: Option<&HostPath>,
+) -> (Seen<String>, Seen<u16>) {
+    let mut places: Vec<(&dyn Host, HostPath)> = Vec::new();
+    places.extend(kubeconfig.map(|path| (world.local.as_ref(), path.clone())));
+    for host in facts.iter().filter(|f| f.unreachable.is_none()).filter_map(|f| world.host(&f.id)) {
+        places.push((host.as_ref(), HostPath::from("/etc/kubernetes/admin.conf")));
+    }
+    let mut why = "no host could be reached".to_owned();
+    for (host, path) in places {
+        let server = match text(host, &path).await {
+            Ok(text) => server_of(&text).ok_or_else(|| format!("{path}: names no server")),
+            Err(error) => Err(error.what),
+        };
+        match server {
+            Ok(server) => {
+                let url = format!("{server}/readyz");
+                let readyz = match within(host, QUICK, &url, host.http_get(&url, 5000)).await {
+                    Ok(answer) => Seen::Known(answer.status),
+                    Err(error) => Seen::Unknown(error.what),
+                };
+                return (Seen::Known(server), readyz);
+            }
+            Err(error) => why = error,
+        }
+    }
+    (Seen::Unknown(why.clone()), Seen::Unknown(why))
+}
+
+/// The server of a kubeconfig's current context, else its first one. Its keys are not looked at.
+fn server_of(text: &str) -> Option<String> {
+    let config: Value = serde_saphyr::from_str(text).ok()?;
+    let named = |list: &str, name: &str| {
+        let list = config.get(list)?.as_array()?;
+        list.iter().find(|e| at(e, "/name") == name).or_else(|| list.first()).cloned()
+    };
+    let context = named("contexts", at(&config, "/current-context"))?;
+    let cluster = named("clusters", at(&context, "/context/cluster"))?;
+    Some(at(&cluster, "/cluster/server").trim_end_matches('/').to_owned()).filter(|s| !s.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // The address in front of the API servers is the current context's, not the first in the file.
+    #[test]
+    fn the_server_of_the_current_context() {
+        let text = "clusters:\n- name: a\n  cluster: {server: https://a:6443}\n- name: b\n  cluster: {server: https://b:6443/}\n\
+                    contexts:\n- name: x\n  context: {cluster: b, user: u}\ncurrent-context: x\nusers: []\n";
+        assert_eq!(server_of(text).as_deref(), Some("https://b:6443"));
+        assert_eq!(server_of("{}"), None);
+    }
+}

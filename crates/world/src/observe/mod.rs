@@ -1,0 +1,93 @@
+//! Reading an inventory: every host, the cluster's objects, every source, with requests that change nothing.
+//!
+//! All hosts are read side by side, and the parts of a host too (`host`); each wait is bounded, and what can't be read
+//! says why. `manifests`, `units`, `etcd` and `settings` find how the control plane is configured; `probes`, `logs`
+//! and `cluster` ask what runs; `sources` and `identity` find what can be restored, and whose it is.
+
+mod ask;
+mod cluster;
+mod earlier;
+mod etcd;
+mod host;
+mod identity;
+mod logs;
+mod manifests;
+mod pod;
+mod probes;
+mod settings;
+mod sources;
+mod unit_text;
+mod units;
+
+use crate::World;
+use crate::host::Host;
+use crate::local::now_ms;
+use camino::Utf8PathBuf;
+use futures::future::join_all;
+use rekindle_model::etcd::EtcdConfig;
+use rekindle_model::inventory::{EarlierRun, Inventory};
+use rekindle_model::{HostId, HostPath, Seen};
+use sha2::{Digest as _, Sha256};
+
+/// What to look at.
+#[derive(Clone, Debug)]
+pub struct ObserveOptions {
+    /// Snapshot file, or a folder of them, on the machine Rekindle runs on.
+    pub snapshot: Option<Utf8PathBuf>,
+    /// Hosts the operator attests to be off for good.
+    pub lost: Vec<HostId>,
+    /// kubeconfig on the machine Rekindle runs on; none = those kubeadm leaves on the hosts.
+    pub kubeconfig: Option<Utf8PathBuf>,
+    /// Where runs are kept.
+    pub state_dir: Utf8PathBuf,
+}
+
+/// Reads everything. Never fails: what can't be read stands in the inventory as unknown, with the reason.
+pub async fn observe(world: &World, options: &ObserveOptions) -> Inventory {
+    let asked = world.hosts.iter().filter(|h| !options.lost.contains(h.id()));
+    let facts = join_all(asked.map(|h| host::observe(h.as_ref(), options))).await;
+    let snapshot = options.snapshot.clone().map(HostPath);
+    let kubeconfig = options.kubeconfig.clone().map(HostPath);
+    let (cluster, sources, earlier_runs) = tokio::join!(
+        cluster::observe(world, &facts, kubeconfig.as_ref()),
+        sources::find(world, &facts, snapshot.as_ref(), now_ms()),
+        earlier_runs(world, options)
+    );
+    Inventory {
+        taken_ms: now_ms(),
+        hosts: facts,
+        lost_hosts: options.lost.clone(),
+        cluster,
+        sources,
+        earlier_runs,
+    }
+}
+
+async fn earlier_runs(world: &World, options: &ObserveOptions) -> Vec<EarlierRun> {
+    let state_dir = HostPath(options.state_dir.clone());
+    let mut places: Vec<&dyn Host> = vec![world.local.as_ref()];
+    let asked = world.hosts.iter().filter(|h| !h.id().is_local() && !options.lost.contains(h.id()));
+    places.extend(asked.map(std::convert::AsRef::as_ref));
+    let mut found: Vec<EarlierRun> =
+        join_all(places.into_iter().map(|h| earlier::runs(h, &state_dir))).await.into_iter().flatten().collect();
+    found.sort_by(|a, b| a.id.cmp(&b.id));
+    found.dedup_by(|a, b| a.id == b.id);
+    found
+}
+
+/// How etcd is configured on a host, and nothing else.
+pub async fn etcd_config(host: &dyn Host) -> Seen<EtcdConfig> {
+    let hostname = match ask::within(host, ask::QUICK, "who it is", host.identity()).await {
+        Ok(identity) => identity.hostname,
+        Err(error) => return Seen::Unknown(error.what),
+    };
+    let folder = manifests::folder(host, None).await;
+    let (manifests, units) = tokio::join!(manifests::find(host, &folder), units::find(host));
+    let manifests = manifests.unwrap_or_default();
+    etcd::find(host, &manifests, &units, &hostname).await.config
+}
+
+/// SHA-256 (hex).
+fn sha256(bytes: &[u8]) -> String {
+    crate::local::files::hex(&Sha256::digest(bytes))
+}
