@@ -86,6 +86,9 @@ pub(crate) fn readable<'a>(
     if facts.live_keys == 0 {
         return Err("it holds no keys".into());
     }
+    if matches!(candidate.kind, SourceKind::SnapshotFile(_)) && candidate.sha256.is_none() {
+        return Err("it has no SHA-256 by which it could be known again".into());
+    }
     let data = host_of(&candidate.kind).and_then(|h| inventory.host(h)).and_then(|h| h.etcd_data.known());
     match (&candidate.kind, data) {
         (SourceKind::Store(_), Some(data)) => match data.wal.why_unknown() {

@@ -114,7 +114,7 @@ pub(super) fn build_before_stage_before_swap(view: &View<'_>, notes: &mut Vec<St
             Some(saved) if !before(saved, built.at) => {
                 notes.push(format!("{} restores from what {} saves later", named(built.at), named(saved)));
             }
-            None if built.source.sha256.is_none() && built.source.has_trailer => {
+            None if built.source.sha256.is_none() => {
                 notes.push(format!(
                     "{} restores from {source}, which no step makes and no digest names",
                     named(built.at)
