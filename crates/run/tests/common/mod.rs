@@ -1,0 +1,154 @@
+//! Whole plans over the simulated world: fixture -> diagnosis -> plan -> world -> run.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs, dead_code)]
+
+use camino::{Utf8Path, Utf8PathBuf};
+use rekindle_model::event::{Event, Outcome, What};
+use rekindle_model::fixtures::{Fixture, NOW_MS};
+use rekindle_model::inventory::Inventory;
+use rekindle_model::plan::{Goal, Plan, PlanOutcome};
+use rekindle_model::report::RunReport;
+use rekindle_model::{HostPath, RunId};
+use rekindle_run::fault::Hooks;
+use rekindle_run::{Before, RunError, RunOptions, Sink};
+use rekindle_world::sim::SimWorld;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+pub const RUN: &str = "0199b000-0000-7000-8000-0000deadbeef";
+
+/// The clusters and faults every harness goes through.
+pub fn cases() -> Vec<(&'static str, fn() -> Inventory)> {
+    vec![
+        ("S1 kubeadm, data deleted", s1_kubeadm),
+        ("S1 kubeadm, db overwritten", s1_corrupt),
+        ("S2 kubeadm, two of three disks lost", s2_kubeadm),
+        ("S4 units, data deleted", s4_units),
+        ("S5 kubeadm, kubelet stopped", s5_kubelet),
+        ("S5 kubeadm, etcd's manifest moved away", s5_manifest),
+    ]
+}
+
+pub fn s1_kubeadm() -> Inventory {
+    Fixture::kubeadm(1).lose_data_and_crash(0).snapshot(48_000).build()
+}
+
+pub fn s1_corrupt() -> Inventory {
+    Fixture::kubeadm(1).corrupt_db(0).snapshot(48_000).build()
+}
+
+pub fn s2_kubeadm() -> Inventory {
+    Fixture::kubeadm(3).lose_data_and_crash(1).lose_data_and_crash(2).snapshot(48_000).build()
+}
+
+pub fn s4_units() -> Inventory {
+    Fixture::systemd().lose_data_and_crash(0).snapshot(48_000).build()
+}
+
+pub fn s5_kubelet() -> Inventory {
+    Fixture::kubeadm(1).stop_kubelet_and_pods(0).build()
+}
+
+pub fn s5_manifest() -> Inventory {
+    let etcd = rekindle_model::host::Component::Etcd;
+    Fixture::kubeadm(1).move_manifest(0, etcd, "/root/etcd.yaml").build()
+}
+
+/// One world with its plan.
+pub struct Case {
+    pub world: SimWorld,
+    pub plan: Plan,
+    pub state_dir: Utf8PathBuf,
+    pub before: BTreeMap<String, String>,
+    pub events: Arc<Mutex<Vec<Event>>>,
+    _dir: tempfile::TempDir,
+}
+
+impl Case {
+    pub fn new(inventory: fn() -> Inventory) -> Self {
+        let dir = if Utf8Path::new("/dev/shm").is_dir() { tempfile::tempdir_in("/dev/shm") } else { tempfile::tempdir() };
+        let dir = dir.unwrap();
+        let path = Utf8PathBuf::from_path_buf(dir.path().to_owned()).unwrap();
+        let mut inventory = inventory();
+        let world = SimWorld::new(&mut inventory, &path, 7).unwrap();
+        let state_dir = path.join("state");
+        let goal = Goal {
+            run_id: RunId(RUN.into()),
+            run_dir: HostPath::from(state_dir.join("runs").join(RUN)),
+            token: "rekindle-test".into(),
+            exact: false,
+            data_dir: None,
+            accept_unknown_identity: false,
+            accept_corrupt_alarm: false,
+        };
+        let diagnosis = rekindle_diagnose::diagnose(&inventory);
+        let plan = match rekindle_plan::plan(&inventory, &diagnosis, &goal, NOW_MS) {
+            PlanOutcome::Plan(plan) => *plan,
+            other => panic!("no plan: {other:#?}"),
+        };
+        assert_eq!(rekindle_plan::lint(&plan, &inventory), Vec::<String>::new());
+        let before = world.fingerprint().unwrap();
+        Self { world, plan, state_dir, before, events: Arc::default(), _dir: dir }
+    }
+
+    pub fn sink(&self) -> Sink {
+        let events = self.events.clone();
+        Arc::new(move |event| events.lock().unwrap().push(event.clone()))
+    }
+
+    pub fn options(&self) -> RunOptions {
+        RunOptions { state_dir: self.state_dir.clone(), before: Before::default() }
+    }
+
+    pub fn run_dir(&self) -> Utf8PathBuf {
+        self.state_dir.join("runs").join(RUN)
+    }
+
+    pub async fn execute(&self, hooks: &Hooks) -> Result<RunReport, RunError> {
+        rekindle_run::execute_with(&self.plan, self.world.world(), &self.options(), &self.sink(), hooks).await
+    }
+
+    pub async fn resume(&self, hooks: &Hooks) -> Result<RunReport, RunError> {
+        let (dir, world) = (self.run_dir(), self.world.world());
+        rekindle_run::resume_with(&dir, world, &self.state_dir, &self.sink(), hooks).await
+    }
+
+    pub async fn undo(&self, hooks: &Hooks) -> Result<RunReport, RunError> {
+        let (dir, world) = (self.run_dir(), self.world.world());
+        rekindle_run::undo_with(&dir, world, &self.state_dir, &self.sink(), hooks).await
+    }
+
+    /// Number of lines of a whole run's journal.
+    pub fn records(&self) -> u64 {
+        rekindle_run::journal::read(&self.run_dir()).unwrap().len() as u64
+    }
+
+    pub fn assert_recovered(&self, report: &RunReport, what: &str) {
+        assert_eq!(report.outcome, Outcome::Verified, "{what}: {:#?}", failures(report));
+        assert!(self.world.all_ready(), "{what}: not every API server is ready");
+    }
+
+    pub fn assert_as_before(&self, what: &str) {
+        let now = self.world.fingerprint().unwrap();
+        let names: std::collections::BTreeSet<&String> = self.before.keys().chain(now.keys()).collect();
+        let changed: Vec<String> = names
+            .into_iter()
+            .filter(|name| self.before.get(*name) != now.get(*name))
+            .map(|name| format!("{name}: {:?} -> {:?}", self.before.get(name), now.get(name)))
+            .collect();
+        assert!(changed.is_empty(), "{what}: changed: {changed:#?}");
+    }
+}
+
+pub fn failures(report: &RunReport) -> Vec<String> {
+    let told = |event: &Event| match &event.what {
+        What::StepFailed { step, error } => Some(format!("step {step}: {}", error.join(": "))),
+        What::UndoFailed { step, error } => Some(format!("undo of step {step}: {}", error.join(": "))),
+        _ => None,
+    };
+    report.timeline.iter().filter_map(told).collect()
+}
+
+/// The number of the first final step, or one past the last.
+pub fn no_return(plan: &Plan) -> u32 {
+    plan.point_of_no_return().unwrap_or(u32::MAX)
+}

@@ -1,0 +1,224 @@
+//! A simulated etcd: it really reads its data dir when it starts, and refuses what an etcd would refuse. A cluster is what
+//! runs with one cluster id; writes live in memory only.
+
+use crate::fault::{Fault, Outcome};
+use crate::host::{EtcdCall, Reply, Saved};
+use crate::sim::state::State;
+use crate::words::flag;
+use camino::{Utf8Path, Utf8PathBuf};
+use etcd_disk::snapshot::{SnapshotFile, TrailerPolicy, Verified, VerifyOptions};
+use rekindle_model::etcd::{EtcdLive, EtcdMember, EtcdStatus, HashKv};
+use rekindle_model::seen::chain;
+use rekindle_model::{HostId, MemberId, Seen};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Seek as _;
+use std::os::fd::AsRawFd as _;
+
+/// A running etcd.
+#[derive(Debug)]
+pub(super) struct Instance {
+    /// Its db, open: readable also when its name is gone.
+    file: File,
+    pub(super) member: MemberId,
+    pub(super) cluster: MemberId,
+    pub(super) verified: Verified,
+}
+
+/// What the members of one cluster agree on.
+#[derive(Debug, Default)]
+pub(super) struct Cluster {
+    pub(super) members: Vec<EtcdMember>,
+    pub(super) revision: i64,
+    deleted: Vec<String>,
+    /// Leader leases in `kube-system`: holder and the revision they were written at.
+    pub(super) leases: BTreeMap<String, (String, i64)>,
+}
+
+fn disk(error: &etcd_disk::Error) -> Fault {
+    Fault::failed(chain(error))
+}
+
+impl Instance {
+    /// Starts from a data dir, as its command line says.
+    pub(super) fn boot(root: &Utf8Path, command: &[String]) -> Outcome<Self> {
+        let under = |path: &str| root.join(path.trim_start_matches('/'));
+        let data_dir = under(flag(command, "data-dir").unwrap_or("/var/lib/etcd"));
+        let wal_dir = flag(command, "wal-dir").map_or_else(|| data_dir.join("member/wal"), under);
+        let path = data_dir.join("member/snap/db");
+        let file = File::open(&path).map_err(|e| Fault::io(format!("open {path}"), &e))?;
+        let wal = etcd_disk::wal::facts(wal_dir.as_std_path()).map_err(|e| disk(&e))?;
+        let (Some(member), Some(cluster)) = (wal.member_id, wal.cluster_id) else {
+            return Err(Fault::failed(format!("{wal_dir} does not tell whose it is")));
+        };
+        let verified = verify(&file, None)?;
+        if !verified.facts.members.iter().any(|m| m.id == member) {
+            return Err(Fault::failed(format!("{path} knows no member {member}")));
+        }
+        let name = flag(command, "name").unwrap_or_default();
+        let own = verified.facts.members.iter().find(|m| m.id == member).map(|m| m.name.as_str());
+        if own != Some(name) {
+            return Err(Fault::failed(format!("{path} is of member {own:?}, this is {name:?}")));
+        }
+        let listed = flag(command, "initial-cluster").unwrap_or_default();
+        if flag(command, "initial-cluster-state") != Some("existing") && !listed.contains(&format!("{name}="))
+        {
+            return Err(Fault::failed(format!("{name} is not in its own --initial-cluster {listed}")));
+        }
+        Ok(Self { file, member: MemberId(member.0), cluster: MemberId(cluster.0), verified })
+    }
+
+    /// The cluster as this member's disk has it.
+    pub(super) fn cluster_on_disk(&self) -> Cluster {
+        let members = self.verified.facts.members.iter();
+        let members = members.map(|m| EtcdMember {
+            id: MemberId(m.id.0),
+            name: m.name.clone(),
+            peer_urls: m.peer_urls.clone(),
+            client_urls: m.client_urls.clone(),
+            is_learner: m.is_learner,
+        });
+        let held = |name: &str| (name.to_owned(), ("before_1234".to_owned(), 1));
+        Cluster {
+            members: members.collect(),
+            revision: self.verified.revision,
+            deleted: Vec::new(),
+            leases: ["kube-controller-manager", "kube-scheduler"].map(held).into(),
+        }
+    }
+}
+
+/// Verifies an open db file, whatever its name is now.
+fn verify(file: &File, hash_revision: Option<i64>) -> Outcome<Verified> {
+    let path = Utf8PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    let snapshot = SnapshotFile::open(path.as_std_path(), TrailerPolicy::Skip).map_err(|e| disk(&e))?;
+    let options = VerifyOptions { hash_revision, ..VerifyOptions::default() };
+    snapshot.verify(&options, &mut |_, _| {}).map_err(|e| disk(&e))
+}
+
+impl State {
+    /// Whether the etcd on a host is in a quorum.
+    pub(super) fn in_quorum(&self, host: &HostId) -> bool {
+        let Some(instance) = self.hosts.get(host).and_then(|h| h.etcd.as_ref()) else { return false };
+        let Some(cluster) = self.clusters.get(&instance.cluster) else { return false };
+        let running = |member: &EtcdMember| {
+            self.hosts
+                .values()
+                .filter_map(|h| h.etcd.as_ref())
+                .any(|i| i.cluster == instance.cluster && i.member == member.id)
+        };
+        let voters: Vec<&EtcdMember> = cluster.members.iter().filter(|m| !m.is_learner).collect();
+        voters.iter().filter(|m| running(m)).count() > voters.len() / 2
+    }
+
+    fn instance(&self, host: &HostId) -> Outcome<(&Instance, &Cluster)> {
+        let instance = self.hosts.get(host).and_then(|h| h.etcd.as_ref());
+        let instance = instance.ok_or_else(|| Fault::unavailable("etcd: connection refused"))?;
+        let cluster = self.clusters.get(&instance.cluster);
+        Ok((instance, cluster.ok_or_else(|| Fault::failed("a running etcd without a cluster"))?))
+    }
+
+    fn quorum(&self, host: &HostId) -> Outcome<()> {
+        self.instance(host)?;
+        if self.in_quorum(host) { Ok(()) } else { Err(Fault::unavailable("etcdserver: request timed out")) }
+    }
+
+    fn status(&self, host: &HostId) -> Outcome<EtcdStatus> {
+        let (instance, cluster) = self.instance(host)?;
+        let quorum = self.in_quorum(host);
+        let leader = cluster.members.first().filter(|_| quorum).map_or(MemberId(0), |m| m.id);
+        Ok(EtcdStatus {
+            cluster_id: instance.cluster,
+            member_id: instance.member,
+            version: "3.6.14".into(),
+            revision: if quorum { cluster.revision } else { instance.verified.revision },
+            db_size_bytes: i64::try_from(instance.verified.db_bytes).unwrap_or(i64::MAX),
+            leader,
+            raft_index: 10,
+            raft_applied_index: 10,
+            raft_term: 2,
+            is_learner: false,
+            errors: if quorum { Vec::new() } else { vec!["etcdserver: no leader".into()] },
+        })
+    }
+
+    /// Everything at once, as an observer asks.
+    pub(super) fn etcd_live(&self, host: &HostId) -> EtcdLive {
+        let seen = |result: Outcome<EtcdStatus>| result.map_or_else(|f| Seen::Unknown(f.what), Seen::Known);
+        let instance = self.instance(host).ok();
+        EtcdLive {
+            status: seen(self.status(host)),
+            members: instance.map_or_else(Seen::default, |(_, c)| Seen::Known(c.members.clone())),
+            quorum: instance.map_or_else(Seen::default, |_| Seen::Known(self.in_quorum(host))),
+            alarms: Seen::Known(Vec::new()),
+            live_keys: instance.map_or_else(Seen::default, |(i, _)| Seen::Known(i.verified.live_keys)),
+            kube_system_uid: Seen::default(),
+            note: None,
+        }
+    }
+
+    /// One call.
+    pub(super) fn etcd_call(&mut self, host: &HostId, root: &Utf8Path, call: EtcdCall) -> Outcome<Reply> {
+        match call {
+            EtcdCall::Status => self.status(host).map(Reply::Status),
+            EtcdCall::HashKv { revision } => {
+                let (instance, _) = self.instance(host)?;
+                let verified = match revision {
+                    0 => instance.verified.clone(),
+                    same if same == instance.verified.revision => instance.verified.clone(),
+                    other => verify(&instance.file, Some(other))?,
+                };
+                let own = verified.hash_kv;
+                let hash =
+                    HashKv { hash: own.hash, revision: own.revision, compact_revision: own.compact_revision };
+                Ok(Reply::HashKv(hash))
+            }
+            EtcdCall::CountKeys => {
+                let (instance, cluster) = self.instance(host)?;
+                Ok(Reply::Count(instance.verified.live_keys - cluster.deleted.len() as u64))
+            }
+            EtcdCall::MemberList { linearizable } => {
+                if linearizable {
+                    self.quorum(host)?;
+                }
+                Ok(Reply::Members(self.instance(host)?.1.members.clone()))
+            }
+            EtcdCall::Range { prefix, .. } => self.range(host, &prefix),
+            EtcdCall::DeleteKeys { keys } => {
+                self.quorum(host)?;
+                let cluster = self.instance(host)?.0.cluster;
+                if let Some(cluster) = self.clusters.get_mut(&cluster) {
+                    cluster.deleted.extend(keys);
+                    cluster.revision += 1;
+                }
+                Ok(Reply::Done)
+            }
+            EtcdCall::Snapshot { to } => {
+                let (instance, _) = self.instance(host)?;
+                let mut file = &instance.file;
+                file.rewind().map_err(|e| Fault::io("rewind a db", &e))?;
+                let to = root.join(to.as_str().trim_start_matches('/'));
+                let (sha256, bytes) = super::store::write_snapshot(&mut file, &to)?;
+                Ok(Reply::Saved(Saved { bytes, sha256, has_trailer: true }))
+            }
+            other => Err(Fault::failed(format!("the simulated etcd does not answer {other:?}"))),
+        }
+    }
+
+    fn range(&self, host: &HostId, prefix: &str) -> Outcome<Reply> {
+        self.quorum(host)?;
+        let (instance, cluster) = self.instance(host)?;
+        let path = Utf8PathBuf::from(format!("/proc/self/fd/{}", instance.file.as_raw_fd()));
+        let snapshot = SnapshotFile::open(path.as_std_path(), TrailerPolicy::Skip).map_err(|e| disk(&e))?;
+        let mut pairs = Vec::new();
+        etcd_disk::live::for_each(snapshot.bolt(), path.as_std_path(), &mut |row| {
+            let key = String::from_utf8_lossy(row.key).into_owned();
+            if key.starts_with(prefix) && !cluster.deleted.contains(&key) {
+                pairs.push((key, row.value.to_vec()));
+            }
+            Ok(())
+        })
+        .map_err(|e| disk(&e))?;
+        Ok(Reply::Pairs(pairs))
+    }
+}
