@@ -35,7 +35,10 @@ mod tests {
         let expected = sha256_of_first(file.as_bytes()).unwrap();
         assert_eq!(expected, crate::local::files::hex(&Sha256::digest([7_u8; 100])));
         assert_eq!(sha256_of_first(json.as_bytes()).unwrap(), expected);
-        assert_eq!(sha256_of_first([b"\x0a\xff\x00", file.as_bytes()].concat().as_slice()).unwrap(), expected);
+        assert_eq!(
+            sha256_of_first([b"\x0a\xff\x00", file.as_bytes()].concat().as_slice()).unwrap(),
+            expected
+        );
         assert_eq!(sha256_of_first(b"-----BEGIN CERTIFICATE-----"), None);
     }
 }

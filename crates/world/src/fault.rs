@@ -47,7 +47,11 @@ impl Fault {
         Self { kind, what: format!("{what}: {error}") }
     }
     /// An error with its causes.
-    pub fn from_error(kind: HostErrorKind, what: impl std::fmt::Display, error: &dyn std::error::Error) -> Self {
+    pub fn from_error(
+        kind: HostErrorKind,
+        what: impl std::fmt::Display,
+        error: &dyn std::error::Error,
+    ) -> Self {
         Self { kind, what: format!("{what}: {}", rekindle_model::seen::chain(error)) }
     }
     /// Puts the host's name on it.

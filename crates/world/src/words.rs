@@ -36,7 +36,8 @@ pub(crate) fn flag<'a>(command: &'a [String], name: &str) -> Option<&'a str> {
         if let Some(value) = bare.strip_prefix(name).and_then(|rest| rest.strip_prefix('=')) {
             found = Some(value);
         } else if bare == name {
-            found = words.peek().filter(|next| !next.starts_with('-')).map(|next| next.as_str()).or(Some("true"));
+            found =
+                words.peek().filter(|next| !next.starts_with('-')).map(|next| next.as_str()).or(Some("true"));
         }
     }
     found
@@ -60,7 +61,8 @@ mod tests {
     // etcd takes its flags in four spellings.
     #[test]
     fn flags_in_all_spellings() {
-        let command = split("etcd --name=a -data-dir /x --force-new-cluster --listen-client-urls http://b --name c");
+        let command =
+            split("etcd --name=a -data-dir /x --force-new-cluster --listen-client-urls http://b --name c");
         assert_eq!(flag(&command, "name"), Some("c"));
         assert_eq!(flag(&command, "data-dir"), Some("/x"));
         assert_eq!(flag(&command, "force-new-cluster"), Some("true"));

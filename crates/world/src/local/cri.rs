@@ -53,7 +53,10 @@ fn socket(root: &Root) -> Outcome<Utf8PathBuf> {
     }
     let known = SOCKETS.iter().map(Utf8Path::new).find(|s| s.exists());
     known.map(Utf8Path::to_owned).ok_or_else(|| {
-        Fault::not_found(format!("no container runtime: kubelet names none, and none of {} is there", SOCKETS.join(", ")))
+        Fault::not_found(format!(
+            "no container runtime: kubelet names none, and none of {} is there",
+            SOCKETS.join(", ")
+        ))
     })
 }
 
@@ -72,7 +75,11 @@ fn configured(text: &str) -> Option<Utf8PathBuf> {
 async fn connect(root: &Root) -> Outcome<Client> {
     let socket = socket(root)?;
     let refused = |e: &dyn std::error::Error| {
-        Fault::from_error(HostErrorKind::Unavailable, format!("connect to the container runtime at {socket}"), e)
+        Fault::from_error(
+            HostErrorKind::Unavailable,
+            format!("connect to the container runtime at {socket}"),
+            e,
+        )
     };
     // The address is not used: the connector below opens the socket whatever it says.
     let endpoint = Endpoint::from_static("http://localhost").connect_timeout(ASK_LIMIT);
@@ -93,7 +100,9 @@ async fn bounded<T>(
     match tokio::time::timeout(limit, call).await {
         Err(_) => Err(Fault::unavailable(format!("the container runtime did not {what} in {limit:?}"))),
         Ok(Err(status)) if status.code() == tonic::Code::NotFound => Ok(None),
-        Ok(Err(status)) => Err(Fault::failed(format!("the container runtime did not {what}: {}", status.message()))),
+        Ok(Err(status)) => {
+            Err(Fault::failed(format!("the container runtime did not {what}: {}", status.message())))
+        }
         Ok(Ok(answer)) => Ok(Some(answer.into_inner())),
     }
 }
@@ -161,7 +170,10 @@ mod tests {
     fn the_socket_is_read_from_kubelets_files() {
         let cases = [
             ("containerRuntimeEndpoint: \"\"\n", None),
-            ("apiVersion: x\ncontainerRuntimeEndpoint: unix:///run/crio/crio.sock\n", Some("/run/crio/crio.sock")),
+            (
+                "apiVersion: x\ncontainerRuntimeEndpoint: unix:///run/crio/crio.sock\n",
+                Some("/run/crio/crio.sock"),
+            ),
             (
                 "KUBELET_KUBEADM_ARGS=\"--container-runtime-endpoint=unix:///run/c.sock --pod-infra=x\"",
                 Some("/run/c.sock"),

@@ -64,7 +64,10 @@ pub(crate) fn inspect(data_dir: &Utf8Path, wal_dir: Option<&Utf8Path>, deep: boo
 /// Whether an error says that what was read is broken, and not that it could not be read.
 fn is_damage(error: &etcd_disk::Error) -> bool {
     use etcd_disk::Error as E;
-    !matches!(error, E::Io { .. } | E::Worker(_) | E::Refused { .. } | E::Bolt { source: boltfile::Error::Io { .. }, .. })
+    !matches!(
+        error,
+        E::Io { .. } | E::Worker(_) | E::Refused { .. } | E::Bolt { source: boltfile::Error::Io { .. }, .. }
+    )
 }
 
 fn look_at_db(path: &Utf8Path, deep: bool, facts: &mut EtcdDataFacts) {
@@ -163,7 +166,8 @@ fn verified(path: &Utf8Path, policy: TrailerPolicy) -> etcd_disk::Result<(DbFact
         let ended = || Seen::Unknown("the reading thread ended early".into());
         (verified, identity.join().unwrap_or_else(|_| (ended(), ended())))
     });
-    let Verified { sha256, db_bytes, live_keys, revision, compact_revision, hash_kv, groups, facts, .. } = verified?;
+    let Verified { sha256, db_bytes, live_keys, revision, compact_revision, hash_kv, groups, facts, .. } =
+        verified?;
     let facts = DbFacts {
         size_bytes: db_bytes,
         revision,
@@ -199,8 +203,10 @@ fn whose(file: &SnapshotFile, path: &Utf8Path) -> (Seen<String>, Seen<String>) {
         None => Seen::Unknown(format!("{path}: holds no {namespace}")),
     };
     let ca = match found.next().flatten() {
-        Some(kv) => crate::ca::sha256_of_first(&kv.value)
-            .map_or_else(|| Seen::Unknown(format!("{path}: no certificate can be read in {config_map}")), Seen::Known),
+        Some(kv) => crate::ca::sha256_of_first(&kv.value).map_or_else(
+            || Seen::Unknown(format!("{path}: no certificate can be read in {config_map}")),
+            Seen::Known,
+        ),
         None => Seen::Unknown(format!("{path}: holds no {config_map}")),
     };
     (uid, ca)
@@ -250,7 +256,8 @@ pub(crate) fn write_member(member: &Member) -> Outcome<()> {
         durable::remove_own_tree(&member.staging.join("member"))?;
     }
     let members = member.members.iter();
-    let members = members.map(|m| DiskMember { name: m.name.clone(), peer_urls: m.peer_urls.clone() }).collect();
+    let members =
+        members.map(|m| DiskMember { name: m.name.clone(), peer_urls: m.peer_urls.clone() }).collect();
     let cluster = NewCluster::new(&member.token, members).map_err(|e| fault(&e))?;
     let beside = member.db.parent().is_some() && member.db.parent() == member.staging.parent();
     let db = member.db.as_std_path();

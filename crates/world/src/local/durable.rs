@@ -84,7 +84,9 @@ pub(crate) fn rename_new(from: &Utf8Path, to: &Utf8Path) -> Outcome<()> {
     let (from_there, to_there) = (from.symlink_metadata().is_ok(), to.symlink_metadata().is_ok());
     match (from_there, to_there) {
         (true, true) => return Err(Fault::refused(format!("rename {from} to {to}: {to} exists already"))),
-        (false, false) => return Err(Fault::not_found(format!("rename {from} to {to}: {from} does not exist"))),
+        (false, false) => {
+            return Err(Fault::not_found(format!("rename {from} to {to}: {from} does not exist")));
+        }
         (false, true) => {}
         (true, false) => {
             make_dirs(parent(to)?, PRIVATE_DIR)?;

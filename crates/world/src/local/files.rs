@@ -23,7 +23,9 @@ const CHUNK_BYTES: usize = 1 << 20;
 pub(crate) fn stat(path: &Utf8Path) -> Outcome<Option<FileStat>> {
     let found = match path.symlink_metadata() {
         Ok(found) => found,
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
         Err(e) => return Err(Fault::io(format!("stat {path}"), &e)),
     };
     let kind = match found.file_type() {
@@ -49,8 +51,9 @@ fn is_mount_point(path: &Utf8Path, device: u64) -> bool {
         return true;
     }
     let Ok(real) = path.canonicalize_utf8() else { return false };
-    read_bounded("/proc/self/mountinfo".into(), 4 << 20)
-        .is_ok_and(|text| String::from_utf8_lossy(&text).lines().any(|l| mounted_at(l).is_some_and(|m| m == real)))
+    read_bounded("/proc/self/mountinfo".into(), 4 << 20).is_ok_and(|text| {
+        String::from_utf8_lossy(&text).lines().any(|l| mounted_at(l).is_some_and(|m| m == real))
+    })
 }
 
 /// The mount point of a `mountinfo` line (proc(5): fifth field, blanks as octal escapes).
@@ -175,7 +178,9 @@ pub(crate) fn copy_content(
     target.set_len(total).map_err(failed)?;
     let now = source.metadata().map_err(failed)?.len();
     if now != total {
-        return Err(Fault::failed(format!("copy {from} to {to}: its size changed from {total} to {now} bytes")));
+        return Err(Fault::failed(format!(
+            "copy {from} to {to}: its size changed from {total} to {now} bytes"
+        )));
     }
     progress(total, total);
     Ok(())

@@ -29,9 +29,13 @@ impl<'a> Frozen<'a> {
         loop {
             match process.state() {
                 Some('T' | 't') => return Ok(frozen),
-                None | Some('Z' | 'X') => return Err(Fault::not_found(format!("process {pid} ended meanwhile"))),
+                None | Some('Z' | 'X') => {
+                    return Err(Fault::not_found(format!("process {pid} ended meanwhile")));
+                }
                 Some(_) if start.elapsed() > STOP_LIMIT => {
-                    return Err(Fault::failed(format!("process {pid} did not stop {STOP_LIMIT:?} after SIGSTOP")));
+                    return Err(Fault::failed(format!(
+                        "process {pid} did not stop {STOP_LIMIT:?} after SIGSTOP"
+                    )));
                 }
                 Some(_) => std::thread::sleep(Duration::from_millis(2)),
             }

@@ -20,7 +20,12 @@ pub(crate) async fn identity(root: &Root) -> Outcome<Identity> {
     if !root.is_running_machine() {
         let name = std::fs::read_to_string(root.path().join("etc/hostname")).unwrap_or_default();
         let synchronized = Seen::Unknown("not the running machine".into());
-        return Ok(Identity { hostname: name.trim().into(), addresses: Vec::new(), now_ms: now_ms(), synchronized });
+        return Ok(Identity {
+            hostname: name.trim().into(),
+            addresses: Vec::new(),
+            now_ms: now_ms(),
+            synchronized,
+        });
     }
     let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let synchronized = synchronized().await;
@@ -44,7 +49,11 @@ async fn synchronized() -> Seen<bool> {
 fn addresses() -> Vec<String> {
     let v4 = std::fs::read_to_string("/proc/net/fib_trie").unwrap_or_default();
     let v6 = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
-    local_v4(&v4).into_iter().map(|a| a.to_string()).chain(local_v6(&v6).into_iter().map(|a| a.to_string())).collect()
+    local_v4(&v4)
+        .into_iter()
+        .map(|a| a.to_string())
+        .chain(local_v6(&v6).into_iter().map(|a| a.to_string()))
+        .collect()
 }
 
 /// `fib_trie` shows a local address as a leaf `|-- 10.0.0.1` followed by `/32 host LOCAL`.
@@ -63,7 +72,8 @@ fn local_v4(text: &str) -> BTreeSet<Ipv4Addr> {
 
 /// `if_inet6`: 32 hex digits, then interface data.
 fn local_v6(text: &str) -> BTreeSet<Ipv6Addr> {
-    let address = |line: &str| u128::from_str_radix(line.split_whitespace().next()?, 16).ok().map(Ipv6Addr::from);
+    let address =
+        |line: &str| u128::from_str_radix(line.split_whitespace().next()?, 16).ok().map(Ipv6Addr::from);
     let outside = |a: &Ipv6Addr| !a.is_loopback() && !a.is_unicast_link_local();
     text.lines().filter_map(address).filter(outside).collect()
 }

@@ -140,7 +140,9 @@ impl LocalHost {
             Request::Processes { names } => {
                 blocking(move || processes::find(&names).map(Reply::Processes)).await
             }
-            Request::KillProcess { pid, start_ticks } => done(move || processes::kill(pid, start_ticks)).await,
+            Request::KillProcess { pid, start_ticks } => {
+                done(move || processes::kill(pid, start_ticks)).await
+            }
             Request::SaveOpenFile { pid, start_ticks, fd, to } => {
                 let to = self.path(&to)?;
                 blocking(move || frozen::save(pid, start_ticks, fd, &to).map(Reply::Saved)).await

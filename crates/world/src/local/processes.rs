@@ -34,7 +34,11 @@ pub(crate) fn find(names: &[String]) -> Outcome<Vec<ProcessFacts>> {
 
 fn read(pid: u32, names: &[String]) -> Option<ProcessFacts> {
     let mut cmdline = Vec::new();
-    File::open(format!("/proc/{pid}/cmdline")).ok()?.take(MAX_CMDLINE_BYTES).read_to_end(&mut cmdline).ok()?;
+    File::open(format!("/proc/{pid}/cmdline"))
+        .ok()?
+        .take(MAX_CMDLINE_BYTES)
+        .read_to_end(&mut cmdline)
+        .ok()?;
     let command: Vec<String> = cmdline
         .strip_suffix(b"\0")
         .unwrap_or(&cmdline)
@@ -72,8 +76,11 @@ fn state(pid: u32) -> Option<State> {
 
 fn deleted_files(pid: u32) -> Vec<OpenFile> {
     let Ok(fds) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
-    let mut deleted: Vec<OpenFile> =
-        fds.take(MAX_FDS).flatten().filter_map(|e| deleted_file(e.file_name().to_str()?.parse().ok()?, pid)).collect();
+    let mut deleted: Vec<OpenFile> = fds
+        .take(MAX_FDS)
+        .flatten()
+        .filter_map(|e| deleted_file(e.file_name().to_str()?.parse().ok()?, pid))
+        .collect();
     deleted.sort_by_key(|f| f.fd);
     deleted
 }

@@ -133,7 +133,10 @@ mod tests {
              ActiveState=failed\nSubState=failed\nFragmentPath=/etc/systemd/system/etcd.service\n\
              DropInPaths=/etc/systemd/system/etcd.service.d/10-a.conf /run/systemd/system/etcd.service.d/20-b.conf\n",
         );
-        assert_eq!(unit.exec_start, ["/usr/bin/etcd", "--name", "cp1", "--data-dir=/var/lib/etcd", "$ETCD_OPTS"]);
+        assert_eq!(
+            unit.exec_start,
+            ["/usr/bin/etcd", "--name", "cp1", "--data-dir=/var/lib/etcd", "$ETCD_OPTS"]
+        );
         assert_eq!((unit.result.as_str(), unit.restarts, unit.exit_status), ("exit-code", 3, 1));
         assert_eq!(unit.drop_in_paths.len(), 2);
         assert!(unit.exists() && !unit.is_active());

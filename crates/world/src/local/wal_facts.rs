@@ -87,7 +87,13 @@ impl Past {
             self.changes.remove(0);
         }
         let term = entry.term.unwrap_or(0);
-        self.changes.push(ConfChangeFacts { index, term, member: id(member), kind, commit_before: self.commit });
+        self.changes.push(ConfChangeFacts {
+            index,
+            term,
+            member: id(member),
+            kind,
+            commit_before: self.commit,
+        });
     }
 }
 

@@ -17,7 +17,11 @@ struct Door<'a> {
 }
 
 /// Reads the cluster's facts; `kubeconfig` is a file of the machine Rekindle runs on.
-pub(super) async fn observe(world: &World, facts: &[HostFacts], kubeconfig: Option<&HostPath>) -> ClusterFacts {
+pub(super) async fn observe(
+    world: &World,
+    facts: &[HostFacts],
+    kubeconfig: Option<&HostPath>,
+) -> ClusterFacts {
     let mut found = ClusterFacts::default();
     let mut why = "no host has an API server that answers".to_owned();
     for door in doors(world, facts, kubeconfig).await {
@@ -90,7 +94,10 @@ fn time_ms(text: &str) -> Option<i64> {
 
 async fn uid(door: &Door<'_>) -> Result<String, String> {
     let namespace = get(door, "/api/v1/namespaces/kube-system").await?;
-    Some(at(&namespace, "/metadata/uid")).filter(|u| !u.is_empty()).map(str::to_owned).ok_or_else(|| "it has no UID".into())
+    Some(at(&namespace, "/metadata/uid"))
+        .filter(|u| !u.is_empty())
+        .map(str::to_owned)
+        .ok_or_else(|| "it has no UID".into())
 }
 
 fn items(list: &Value) -> &[Value] {
@@ -112,7 +119,8 @@ async fn nodes(door: &Door<'_>) -> Result<Vec<NodeFacts>, String> {
 
 fn node(node: &Value, lease_renewed_ms: Option<i64>) -> NodeFacts {
     let list = |pointer: &str| node.pointer(pointer).and_then(Value::as_array).cloned().unwrap_or_default();
-    let ready = list("/status/conditions").into_iter().find(|c| at(c, "/type") == "Ready").unwrap_or_default();
+    let ready =
+        list("/status/conditions").into_iter().find(|c| at(c, "/type") == "Ready").unwrap_or_default();
     let internal = |a: &Value| (at(a, "/type") == "InternalIP").then(|| at(a, "/address").to_owned());
     NodeFacts {
         name: at(node, "/metadata/name").into(),
@@ -126,7 +134,8 @@ fn node(node: &Value, lease_renewed_ms: Option<i64>) -> NodeFacts {
 
 async fn leader_leases(door: &Door<'_>) -> Result<Vec<LeaseFacts>, String> {
     let leases = get(door, "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases?limit=500").await?;
-    let wanted = |l: &&Value| ["kube-controller-manager", "kube-scheduler"].contains(&at(l, "/metadata/name"));
+    let wanted =
+        |l: &&Value| ["kube-controller-manager", "kube-scheduler"].contains(&at(l, "/metadata/name"));
     let lease = |l: &Value| LeaseFacts {
         name: at(l, "/metadata/name").into(),
         holder: at(l, "/spec/holderIdentity").into(),

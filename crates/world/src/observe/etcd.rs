@@ -21,7 +21,12 @@ pub(super) struct Found {
 }
 
 /// Finds etcd's configuration.
-pub(super) async fn find(host: &dyn Host, manifests: &[ManifestFacts], units: &Units, hostname: &str) -> Found {
+pub(super) async fn find(
+    host: &dyn Host,
+    manifests: &[ManifestFacts],
+    units: &Units,
+    hostname: &str,
+) -> Found {
     let none = BTreeMap::new();
     let usable = |m: &&ManifestFacts| m.component == Some(Component::Etcd) && m.parse_error.is_none();
     let in_place = manifests.iter().find(|m| m.in_place && usable(m));

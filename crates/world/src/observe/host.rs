@@ -28,13 +28,8 @@ pub(super) async fn observe(host: &dyn Host, options: &ObserveOptions) -> HostFa
     facts.unreachable = None;
     facts.hostname = Seen::Known(identity.hostname.clone());
     facts.addresses = Seen::Known(identity.addresses.clone());
-    let (base, found, clock, ca, kubelet_healthz) = tokio::join!(
-        base(host),
-        units::find(host),
-        clock(host),
-        ca(host),
-        probes::kubelet(host)
-    );
+    let (base, found, clock, ca, kubelet_healthz) =
+        tokio::join!(base(host), units::find(host), clock(host), ca(host), probes::kubelet(host));
     (facts.clock, facts.ca_sha256, facts.kubelet_healthz) = (clock, ca, kubelet_healthz);
     (facts.units, facts.containers) = (found, base.containers);
     facts.manifest_dir = base.manifest_dir;
@@ -115,8 +110,11 @@ async fn clock(host: &dyn Host) -> Seen<ClockFacts> {
         match within(host, QUICK, "clock", host.identity()).await {
             Ok(Identity { now_ms: theirs, synchronized, .. }) => {
                 let half = (now_ms() - before) / 2;
-                let reading =
-                    ClockFacts { offset_ms: theirs - before - half, uncertainty_ms: half.max(1), synchronized };
+                let reading = ClockFacts {
+                    offset_ms: theirs - before - half,
+                    uncertainty_ms: half.max(1),
+                    synchronized,
+                };
                 if best.as_ref().is_none_or(|b| reading.uncertainty_ms < b.uncertainty_ms) {
                     best = Some(reading);
                 }

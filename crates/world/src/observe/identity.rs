@@ -74,12 +74,13 @@ fn identity(candidate: &SourceCandidate, facts: &[HostFacts], reference: Option<
         (Some(own), Some(reference)) if reference.from != candidate.kind => {
             Identity::Same(format!("its kube-system UID {own} is that of {}", reference.from))
         }
-        (Some(own), Some(reference)) if reference.others > 0 => {
-            Identity::Same(format!("its kube-system UID {own} is that of {} other candidates", reference.others))
-        }
-        (Some(own), _) if !matches!(candidate.kind, SourceKind::SnapshotFile(_)) => {
-            Identity::Same(format!("it lies on the member's own host, and nothing seen has another kube-system UID ({own})"))
-        }
+        (Some(own), Some(reference)) if reference.others > 0 => Identity::Same(format!(
+            "its kube-system UID {own} is that of {} other candidates",
+            reference.others
+        )),
+        (Some(own), _) if !matches!(candidate.kind, SourceKind::SnapshotFile(_)) => Identity::Same(format!(
+            "it lies on the member's own host, and nothing seen has another kube-system UID ({own})"
+        )),
         (Some(own), _) => Identity::Unknown(format!(
             "its kube-system UID is {own}, and there is neither a CA in it nor another store to compare with"
         )),
@@ -103,7 +104,8 @@ mod tests {
 
     fn source(kind: SourceKind, revision: i64, uid: Option<&str>, ca: Option<&str>) -> SourceCandidate {
         let seen = |v: Option<&str>| v.map_or_else(Seen::default, |v| Seen::Known(v.to_owned()));
-        let facts = DbFacts { revision, kube_system_uid: seen(uid), ca_sha256: seen(ca), ..DbFacts::default() };
+        let facts =
+            DbFacts { revision, kube_system_uid: seen(uid), ca_sha256: seen(ca), ..DbFacts::default() };
         SourceCandidate {
             kind,
             facts: Seen::Known(facts),
@@ -140,7 +142,8 @@ mod tests {
     // whoever has the majority, and a foreign snapshot with a higher revision changes nothing.
     #[test]
     fn an_empty_cluster_on_the_old_disks_is_not_the_cluster() {
-        let served = |n: &str, revision, uid| source(SourceKind::Served(HostId(n.into())), revision, Some(uid), None);
+        let served =
+            |n: &str, revision, uid| source(SourceKind::Served(HostId(n.into())), revision, Some(uid), None);
         let sources = vec![
             served("1", 300, "new"),
             served("2", 300, "new"),

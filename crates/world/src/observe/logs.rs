@@ -60,7 +60,10 @@ fn of_containers(containers: &[ContainerFacts]) -> BTreeSet<HostPath> {
         let own = || containers.iter().filter(move |c| c.name == component.name());
         [own().next(), own().find(|c| !c.running)]
     });
-    logs.flatten().map(|c| c.log_path.clone()).filter(|p| p.as_str() != "/" && !p.as_str().is_empty()).collect()
+    logs.flatten()
+        .map(|c| c.log_path.clone())
+        .filter(|p| p.as_str() != "/" && !p.as_str().is_empty())
+        .collect()
 }
 
 /// The runtime does not answer: the newest log of each component's folders.
@@ -74,7 +77,9 @@ async fn in_folder(host: &dyn Host) -> BTreeSet<HostPath> {
             let folder = top.join(pod).join(component.name());
             let names = within(host, QUICK, "list", host.list(&folder)).await.unwrap_or_default();
             let number = |name: &String| name.strip_suffix(".log").and_then(|n| n.parse::<u32>().ok());
-            paths.extend(names.iter().filter_map(|n| Some((number(n)?, n))).max().map(|(_, n)| folder.join(n)));
+            paths.extend(
+                names.iter().filter_map(|n| Some((number(n)?, n))).max().map(|(_, n)| folder.join(n)),
+            );
         }
     }
     paths

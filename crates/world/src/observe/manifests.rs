@@ -30,7 +30,8 @@ pub(super) async fn folder(host: &dyn Host, kubelet: Option<&ProcessFacts>) -> H
         return HostPath::from(path);
     }
     let config = HostPath::from(crate::words::flag(command, "config").unwrap_or(KUBELET_CONFIG));
-    let config = text(host, &config).await.ok().and_then(|t| serde_saphyr::from_str::<KubeletConfig>(&t).ok());
+    let config =
+        text(host, &config).await.ok().and_then(|t| serde_saphyr::from_str::<KubeletConfig>(&t).ok());
     let path = config.and_then(|c| c.path).filter(|p| p.starts_with('/'));
     HostPath::from(path.unwrap_or_else(|| DEFAULT_FOLDER.into()))
 }

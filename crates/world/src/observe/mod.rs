@@ -68,8 +68,11 @@ async fn earlier_runs(world: &World, options: &ObserveOptions) -> Vec<EarlierRun
     let mut places: Vec<&dyn Host> = vec![world.local.as_ref()];
     let asked = world.hosts.iter().filter(|h| !h.id().is_local() && !options.lost.contains(h.id()));
     places.extend(asked.map(std::convert::AsRef::as_ref));
-    let mut found: Vec<EarlierRun> =
-        join_all(places.into_iter().map(|h| earlier::runs(h, &state_dir))).await.into_iter().flatten().collect();
+    let mut found: Vec<EarlierRun> = join_all(places.into_iter().map(|h| earlier::runs(h, &state_dir)))
+        .await
+        .into_iter()
+        .flatten()
+        .collect();
     found.sort_by(|a, b| a.id.cmp(&b.id));
     found.dedup_by(|a, b| a.id == b.id);
     found

@@ -59,7 +59,8 @@ impl Settings {
         on_host: &dyn Fn(&str) -> HostPath,
     ) -> Result<EtcdConfig, String> {
         let name = self.get("name").unwrap_or_else(|| "default".into());
-        let data_dir = self.get("data-dir").ok_or("it is given no --data-dir, and etcd's default is relative")?;
+        let data_dir =
+            self.get("data-dir").ok_or("it is given no --data-dir, and etcd's default is relative")?;
         if !data_dir.starts_with('/') {
             return Err(format!("its --data-dir is relative: {data_dir}"));
         }

@@ -31,17 +31,28 @@ pub(super) async fn find(
 }
 
 fn candidate(kind: SourceKind, facts: Seen<DbFacts>, taken_ms: Seen<i64>) -> SourceCandidate {
-    SourceCandidate { kind, facts, taken_ms, sha256: None, identity: Identity::Unknown("not compared".into()) }
+    SourceCandidate {
+        kind,
+        facts,
+        taken_ms,
+        sha256: None,
+        identity: Identity::Unknown("not compared".into()),
+    }
 }
 
 /// What a member holds: what it serves, else its deleted but open db, else its store.
 async fn of_member(world: &World, host: &HostFacts, taken_ms: i64) -> Option<SourceCandidate> {
     let live = host.etcd_live.known();
     if let Some(served) = live.and_then(served) {
-        return Some(candidate(SourceKind::Served(host.id.clone()), Seen::Known(served), Seen::Known(taken_ms)));
+        return Some(candidate(
+            SourceKind::Served(host.id.clone()),
+            Seen::Known(served),
+            Seen::Known(taken_ms),
+        ));
     }
     let process = host.process(Component::Etcd);
-    let open = process.and_then(|p| Some((p, p.deleted_files.iter().find(|f| f.path.ends_with("member/snap/db"))?)));
+    let open =
+        process.and_then(|p| Some((p, p.deleted_files.iter().find(|f| f.path.ends_with("member/snap/db"))?)));
     if let Some((process, file)) = open {
         let path = HostPath::from(format!("/proc/{}/fd/{}", process.pid, file.fd));
         let facts = match world.host(&host.id) {
@@ -110,7 +121,8 @@ async fn files(host: &dyn Host, path: &HostPath, facts: &[HostFacts]) -> Vec<Sou
     let mut found = Vec::new();
     let mut taken: Option<HostPath> = None;
     for (modified_ms, path) in list {
-        let mut one = candidate(SourceKind::SnapshotFile(path.clone()), Seen::default(), Seen::Known(modified_ms));
+        let mut one =
+            candidate(SourceKind::SnapshotFile(path.clone()), Seen::default(), Seen::Known(modified_ms));
         if let Some(newer) = &taken {
             one.facts = Seen::Unknown(format!("not verified: {newer} is newer and verified"));
         } else {

@@ -130,7 +130,9 @@ mod tests {
     fn a_unit_is_put_together_as_systemd_does() {
         let mut unit = UnitText::default();
         unit.take("[Unit]\nExecStart=no\n[Service]\nEnvironment=A=1 \"B=two words\"\nEnvironmentFile=-/etc/default/etcd\nExecStart=/bin/false\n");
-        unit.take("[Service]\nExecStart=\nExecStart=-/usr/bin/etcd --name %H \\\n  --data-dir=${DIR} $OPTS $NONE\n");
+        unit.take(
+            "[Service]\nExecStart=\nExecStart=-/usr/bin/etcd --name %H \\\n  --data-dir=${DIR} $OPTS $NONE\n",
+        );
         assert_eq!(unit.environment_files, [HostPath::from("/etc/default/etcd")]);
         unit.take_environment("# x\nDIR=\"/var/lib/etcd\"\nOPTS='--a=1 --b'\nETCD_NAME=n\n");
         let (command, environment) = unit.resolve("cp1");

@@ -53,9 +53,12 @@ fn is_other_program(name: &str, facts: &Seen<UnitFacts>) -> bool {
 /// The unit that runs a component, by its name.
 pub(super) fn of(units: &Units, component: Component) -> Option<&String> {
     let exact = format!("{component}.service");
-    let mut names = units.iter().filter(|(_, facts)| facts.known().is_none_or(|f| f.load_state != "not-found"));
+    let mut names =
+        units.iter().filter(|(_, facts)| facts.known().is_none_or(|f| f.load_state != "not-found"));
     let found = names.clone().find(|(name, _)| **name == exact);
-    found.or_else(|| names.find(|(name, _)| component == Component::Etcd && name.starts_with("etcd"))).map(|(n, _)| n)
+    found
+        .or_else(|| names.find(|(name, _)| component == Component::Etcd && name.starts_with("etcd")))
+        .map(|(n, _)| n)
 }
 
 /// What an etcd unit runs, and the files it comes from.
@@ -99,7 +102,8 @@ impl EtcdUnit {
     /// Reads a file and keeps its text.
     async fn take(&mut self, host: &dyn Host, path: &HostPath) -> Option<String> {
         let content = text(host, path).await;
-        let mode = within(host, QUICK, "stat", host.stat(path)).await.ok().flatten().map_or(0o644, |s| s.mode);
+        let mode =
+            within(host, QUICK, "stat", host.stat(path)).await.ok().flatten().map_or(0o644, |s| s.mode);
         let file = content.map(|text| TextFile { sha256: super::sha256(text.as_bytes()), text, mode });
         let taken = file.as_ref().ok().map(|f| f.text.clone());
         self.texts.insert(path.clone(), seen(file));
