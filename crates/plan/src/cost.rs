@@ -1,8 +1,8 @@
 //! What a restore costs: both ends of the loss with their evidence, and a bound where an end is not known.
 
-use crate::parts::{span, time};
 use crate::sources::{Choice, host_of, same_history};
 use crate::survey::{Context, Survey};
+use crate::words::{span, time};
 use rekindle_model::Seen;
 use rekindle_model::etcd::DbFacts;
 use rekindle_model::plan::Cost;

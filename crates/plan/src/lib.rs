@@ -18,10 +18,12 @@ mod replace_member;
 mod restart;
 mod restore;
 pub mod revision;
+mod saves;
 mod sources;
 mod space;
 mod survey;
 pub mod unit;
+mod words;
 
 pub use lint::lint;
 

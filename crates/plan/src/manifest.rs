@@ -4,7 +4,7 @@
 //! in place. What is not in the form kubeadm writes (a block list under `command:` or `args:`, one flag an item) is
 //! refused with the reason rather than guessed. Next: [`crate::unit`] does the same for systemd.
 
-use crate::parts::plain_value;
+use crate::words::plain_value;
 use thiserror::Error;
 
 /// What is to be changed.

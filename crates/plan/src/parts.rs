@@ -1,151 +1,21 @@
-//! What several roads share: saving what holds data, stopping and starting a control plane, and words for people.
+//! Steps that several roads share: stopping and starting a control plane, manifests, settings, waits.
 
 use crate::build::Steps;
 use crate::manifest::{EtcdEdit, edit_manifest};
-use crate::paths::{aside_in, file_part, parked_dir};
+use crate::paths::{aside_in, parked_dir};
 use crate::survey::{Context, Member, kubelet_unit, unit_of};
 use crate::unit::edit_unit_files;
+use crate::words::and_list;
 use rekindle_model::diagnosis::ComponentVerdict;
 use rekindle_model::etcd::EtcdDefinition;
 use rekindle_model::host::{Component, HostFacts, Layout, ManifestFacts};
 use rekindle_model::plan::Phase;
-use rekindle_model::source::SourceKind;
 use rekindle_model::step::{Reversibility, Step};
 use rekindle_model::{HostId, HostPath};
-use std::collections::BTreeMap;
 
 /// The three that talk to the API, without etcd, in the order they are started.
 pub(crate) const CLIENTS: [Component; 3] =
     [Component::KubeApiserver, Component::KubeControllerManager, Component::KubeScheduler];
-
-/// A time for people, UTC.
-pub(crate) fn time(ms: i64) -> String {
-    jiff::Timestamp::from_millisecond(ms - ms.rem_euclid(1000))
-        .map_or_else(|_| format!("{ms} ms"), |t| t.to_string())
-}
-
-/// `1 revision`, `7 revisions`.
-pub(crate) fn count(number: u64, noun: &str) -> String {
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
-}
-
-/// A length of time for people, rounded down to its two largest units.
-pub(crate) fn span(seconds: i64) -> String {
-    let (d, h, m, s) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
-    match (d, h, m) {
-        (0, 0, 0) => format!("{s} s"),
-        (0, 0, _) => format!("{m} min {s} s"),
-        (0, _, _) => format!("{h} h {m} min"),
-        _ => format!("{d} d {h} h"),
-    }
-}
-
-/// Bytes for people.
-pub(crate) fn mebibytes(bytes: u64) -> String {
-    format!("{} MiB", bytes.div_ceil(1024 * 1024))
-}
-
-/// Whether a value can be written into YAML and systemd files without any quoting rules coming into it.
-pub(crate) fn plain_value(value: &str) -> bool {
-    !value.is_empty()
-        && !value.ends_with(':')
-        && value.chars().all(|c| c.is_ascii_graphic() && !"\"'\\#$%`".contains(c))
-}
-
-/// A text's hosts for people: `a`, `a and b`, `a, b and c`.
-pub(crate) fn and_list(items: &[String]) -> String {
-    match items {
-        [] => "none".into(),
-        [one] => one.clone(),
-        [head @ .., last] => format!("{} and {last}", head.join(", ")),
-    }
-}
-
-/// The step that saves a candidate that is not a file, and the host it runs on; `stem` names the file in the run folder.
-///
-/// # Errors
-/// A sentence when the inventory does not tell how to reach it.
-pub(crate) fn save_step(
-    context: &Context<'_>,
-    kind: &SourceKind,
-    stem: &str,
-) -> Result<(HostId, Step), String> {
-    let file = context.goal.run_dir.join(format!("{stem}.db"));
-    let facts =
-        |id: &HostId| context.inventory.host(id).ok_or_else(|| format!("{id} is not among the hosts"));
-    let min_revision = context
-        .inventory
-        .sources
-        .iter()
-        .find(|s| &s.kind == kind)
-        .and_then(|s| s.facts.known())
-        .map_or(0, |f| f.revision);
-    match kind {
-        SourceKind::SnapshotFile(path) => Err(format!("{path} is a file already")),
-        SourceKind::Served(id) => {
-            let config = facts(id)?.etcd_config.known().ok_or("etcd's settings are not known there")?;
-            Ok((id.clone(), Step::SaveServed { endpoint: config.endpoint.clone(), file, min_revision }))
-        }
-        SourceKind::Store(id) => {
-            let config = facts(id)?.etcd_config.known().ok_or("etcd's settings are not known there")?;
-            let step = Step::SaveStore {
-                data_dir: config.data_dir.clone(),
-                wal_dir: config.wal_dir.clone(),
-                file,
-                min_revision,
-            };
-            Ok((id.clone(), step))
-        }
-        SourceKind::OpenDb(id) => {
-            let (pid, start_ticks, fd) =
-                open_db(facts(id)?).ok_or("no etcd process there holds a deleted db open")?;
-            Ok((id.clone(), Step::SaveOpenDb { pid, start_ticks, fd, file }))
-        }
-    }
-}
-
-/// The deleted but open db of an etcd process: process, its start, file descriptor.
-pub(crate) fn open_db(host: &HostFacts) -> Option<(u32, u64, u32)> {
-    let processes = host.processes.known()?;
-    processes.iter().filter(|p| p.name == Component::Etcd.name()).find_map(|p| {
-        let file = p.deleted_files.iter().find(|f| f.path.file_name() == Some("db"))?;
-        Some((p.pid, p.start_ticks, file.fd))
-    })
-}
-
-/// Saves every candidate that lies on a host and can be read, and every deleted but open db whether it can or not (it
-/// dies with its process). Returns where each candidate, by its place in the inventory, was saved.
-pub(crate) fn add_saves(
-    context: &Context<'_>,
-    steps: &mut Steps,
-    wanted: impl Fn(&SourceKind) -> bool,
-) -> BTreeMap<usize, HostPath> {
-    let mut saved = BTreeMap::new();
-    for (index, candidate) in context.inventory.sources.iter().enumerate() {
-        let readable = crate::sources::readable(context.inventory, candidate).is_ok();
-        let dies = matches!(candidate.kind, SourceKind::OpenDb(_));
-        let on_hand = crate::sources::host_of(&candidate.kind).is_some_and(|h| !context.is_lost(h));
-        if !on_hand || !(readable || dies) || !wanted(&candidate.kind) {
-            continue;
-        }
-        let stem = save_stem(&candidate.kind, index);
-        let Ok((host, step)) = save_step(context, &candidate.kind, &stem) else { continue };
-        let summary = format!("save {} before anything is stopped", candidate.kind);
-        steps.add(Some(&host), Phase::Save, Reversibility::Reversible, summary, step);
-        saved.insert(index, context.goal.run_dir.join(format!("{stem}.db")));
-    }
-    saved
-}
-
-fn save_stem(kind: &SourceKind, index: usize) -> String {
-    let (what, host) = match kind {
-        SourceKind::SnapshotFile(_) => ("snapshot", String::new()),
-        SourceKind::Served(host) => ("served", file_part(&host.0)),
-        SourceKind::OpenDb(host) => ("open-db", file_part(&host.0)),
-        SourceKind::Store(host) => ("store", file_part(&host.0)),
-    };
-    format!("saved-{}-{what}-{host}", index + 1)
-}
 
 /// The manifests of API server, controller-manager and scheduler that are in place.
 pub(crate) fn client_manifests(host: &HostFacts) -> Vec<(Component, &ManifestFacts)> {
@@ -321,26 +191,28 @@ fn manifest_settings(
     edit: &EtcdEdit,
 ) -> Result<Option<Step>, String> {
     let known = host.manifests.known().map(Vec::as_slice).unwrap_or_default();
-    let etcd = |m: &&ManifestFacts| m.component == Some(Component::Etcd);
-    let manifest = host
-        .manifest(Component::Etcd)
-        .or_else(|| known.iter().find(etcd))
-        .ok_or_else(|| format!("no manifest of etcd was found on {}", host.id))?;
+    let in_place = host.manifest(Component::Etcd);
     let repaired = match context.diagnosis.components.get(&host.id).and_then(|c| c.get(&Component::Etcd)) {
-        Some(ComponentVerdict::ManifestBroken { repaired, .. }) => Some(repaired),
+        Some(ComponentVerdict::ManifestBroken { path, repaired, .. }) => Some((path, repaired)),
         _ => None,
     };
-    let text = edit_manifest(repaired.unwrap_or(&manifest.text), edit)
-        .map_err(|why| format!("{} on {} can't be edited: {why}", manifest.path, host.id))?;
-    if manifest.in_place && text == manifest.text {
+    // The manifest in place, else a copy found elsewhere; a text that does not parse starts nothing.
+    let mut copies =
+        in_place.into_iter().chain(known.iter().filter(|m| m.component == Some(Component::Etcd)));
+    let copy = copies.find(|m| m.parse_error.is_none()).map(|m| (&m.path, &m.text));
+    let (from, old_text) = repaired
+        .or(copy)
+        .ok_or_else(|| format!("no manifest of etcd that parses was found on {}", host.id))?;
+    let text = edit_manifest(old_text, edit)
+        .map_err(|why| format!("{from} on {} can't be edited: {why}", host.id))?;
+    if in_place.is_some_and(|m| m.text == text) {
         return Ok(None);
     }
-    let name = manifest.path.file_name().unwrap_or("etcd.yaml");
-    let path = if manifest.in_place { manifest.path.clone() } else { host.manifest_dir.join("etcd.yaml") };
+    let path = in_place.map_or_else(|| host.manifest_dir.join("etcd.yaml"), |m| m.path.clone());
     Ok(Some(Step::ReplaceFile {
-        aside: parked_dir(&host.manifest_dir, &context.goal.run_id).join(format!("old-{name}")),
+        aside: aside_of_manifest(context, host, &path),
         path,
-        old_sha256: manifest.in_place.then(|| manifest.sha256.clone()),
+        old_sha256: in_place.map(|m| m.sha256.clone()),
         text,
         mode: MANIFEST_MODE,
     }))

@@ -51,7 +51,7 @@ pub(crate) fn no_source(context: &Context<'_>, choice: Choice) -> PlanOutcome {
     }
     possible.extend(unread_hosts(context));
     possible.push(
-        "look for a copy of `member/snap/db` of any member (a disk image, a file system snapshot)".to_owned(),
+        "look for another member's disk or an image of one: an etcd started on a copy of it can save a snapshot".to_owned(),
     );
     because(choice, reason, possible)
 }

@@ -7,15 +7,15 @@
 
 use crate::build::Steps;
 use crate::manifest::EtcdEdit;
-use crate::parts::{
-    add_saves, add_settings, add_start_unit, add_stop_containers, add_stop_unit, and_list, has_api_server,
-};
+use crate::parts::{add_settings, add_start_unit, add_stop_containers, add_stop_unit, has_api_server};
 use crate::parts_plan::{Parts, assemble};
 use crate::paths::Swap;
 use crate::refuse;
 use crate::restart::{self, Starts, nothing_lost, unresolved};
+use crate::saves::add_saves;
 use crate::sources::{choose, host_of, none_needed};
 use crate::survey::{Context, Member, Survey, kubelet_unit};
+use crate::words::and_list;
 use rekindle_model::diagnosis::MemberVerdict;
 use rekindle_model::etcd::{EtcdDefinition, EtcdEndpoint, EtcdMember};
 use rekindle_model::host::Component;

@@ -6,12 +6,13 @@
 use crate::build::Steps;
 use crate::parts::{
     add_found_manifest, add_repair, add_start_unit, add_stop_unit, add_wait_component, add_wait_nodes,
-    and_list, has_api_server,
+    has_api_server,
 };
 use crate::parts_plan::{Parts, assemble};
 use crate::refuse;
 use crate::sources::{choose, none_needed};
 use crate::survey::{Context, Survey, kubelet_unit, unit_of};
+use crate::words::and_list;
 use rekindle_model::Seen;
 use rekindle_model::diagnosis::{ComponentVerdict, EtcdVerdict, MemberVerdict};
 use rekindle_model::etcd::EtcdDefinition;

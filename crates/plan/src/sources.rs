@@ -3,8 +3,8 @@
 //! Revisions are compared only within one history: a restore that raises or lowers revisions begins another one, and
 //! between two histories only times tell which is newer. Every candidate gets a sentence why it was or was not taken.
 
-use crate::parts::{count, time};
 use crate::survey::Context;
+use crate::words::{count, time};
 use rekindle_model::HostId;
 use rekindle_model::diagnosis::MemberVerdict;
 use rekindle_model::etcd::DbFacts;
@@ -126,7 +126,7 @@ fn check<'a>(context: &Context<'_>, candidate: &'a SourceCandidate) -> Result<&'
         if context.verdict(host) == Some(&MemberVerdict::EmptyImposter) {
             return Err("this member began a new, empty cluster; it does not hold the old one's data".into());
         }
-        crate::parts::save_step(context, &candidate.kind, "unnamed")
+        crate::saves::save_step(context, &candidate.kind, "unnamed")
             .map_err(|why| format!("there is no way to copy it: {why}"))?;
     }
     Ok(facts)
@@ -159,10 +159,15 @@ pub(crate) fn same_history(a: &DbFacts, b: &DbFacts) -> bool {
         || b.members.is_empty()
         || a.members.iter().any(|m| b.members.iter().any(|n| m.id == n.id));
     let index_known = a.consistent_index > 0 && b.consistent_index > 0;
-    let orders = (a.revision.cmp(&b.revision), a.consistent_index.cmp(&b.consistent_index));
-    let crossed = matches!(orders, (Ordering::Less, Ordering::Greater) | (Ordering::Greater, Ordering::Less));
-    members_meet && !(index_known && crossed)
+    let far_behind = |x: &DbFacts, y: &DbFacts| {
+        x.revision.saturating_add(RACE) < y.revision
+            && x.consistent_index > y.consistent_index.saturating_add(RACE.unsigned_abs())
+    };
+    members_meet && !(index_known && (far_behind(a, b) || far_behind(b, a)))
 }
+
+/// A running member tells revision and raft index one after the other: writes in between are no other history.
+const RACE: i64 = 100;
 
 /// Groups candidates into histories, each sorted newest first; the order of the groups is that of their first member.
 fn histories<'a>(usable: &[Usable<'a>]) -> Vec<Vec<Usable<'a>>> {
@@ -198,16 +203,27 @@ fn newer_first(a: &Usable<'_>, b: &Usable<'_>) -> Ordering {
         .then(a.index.cmp(&b.index))
 }
 
-/// When a history was last known current: the latest time of its candidates.
+/// When a history was last current: the latest time of its candidates; none when its newest one has no time.
 fn current_ms(history: &[Usable<'_>]) -> Option<i64> {
+    history.first()?.candidate.taken_ms.known()?;
     history.iter().filter_map(|u| u.candidate.taken_ms.known().copied()).max()
 }
 
-/// The first of the history that was current last; an unknown time loses against a known one.
+/// Whether one history goes further than another: by time where both are known. Else by revision, because a restore
+/// raises it above all that was seen before.
+fn goes_further(a: &[Usable<'_>], b: &[Usable<'_>]) -> bool {
+    let revision = |h: &[Usable<'_>]| h.first().map(|u| u.facts.revision);
+    match (current_ms(a), current_ms(b)) {
+        (Some(a), Some(b)) => a > b,
+        _ => revision(a) > revision(b),
+    }
+}
+
+/// The first of the history that goes furthest.
 fn newest<'a>(histories: &[Vec<Usable<'a>>]) -> Option<Usable<'a>> {
     let mut best: Option<&Vec<Usable<'a>>> = None;
     for history in histories {
-        if best.is_none_or(|b| current_ms(history) > current_ms(b)) {
+        if best.is_none_or(|b| goes_further(history, b)) {
             best = Some(history);
         }
     }
@@ -244,12 +260,18 @@ fn sentence(index: usize, histories: &[Vec<Usable<'_>>], taken: Option<Usable<'_
             format!("not taken: {} older than the one taken", count(behind.unsigned_abs(), "revision"))
         };
     }
-    let until = |h: &[Usable<'_>]| current_ms(h).map_or("an unknown time".into(), time);
-    format!(
-        "not taken: of another history (revisions can't be compared), current until {}; the one taken until {}",
-        until(history),
-        home.map_or_else(|| "an unknown time".into(), |h| until(h))
-    )
+    match (current_ms(history), home.and_then(|h| current_ms(h))) {
+        (Some(this), Some(other)) => format!(
+            "not taken: of another history (revisions can't be compared), current until {}; the one taken until {}",
+            time(this),
+            time(other)
+        ),
+        _ => format!(
+            "not taken: of another history, and not both times are known; the one taken has the higher revision ({} \
+             against {}), as a restore gives it",
+            taken.facts.revision, one.facts.revision
+        ),
+    }
 }
 
 fn identity(identity: &Identity) -> String {

@@ -1,7 +1,7 @@
 //! Whether there is room: a full disk must be found before anything is touched.
 
-use crate::parts::mebibytes;
 use crate::survey::{Context, Member};
+use crate::words::mebibytes;
 use rekindle_model::host::{DiskFacts, HostFacts};
 use rekindle_model::{HostId, HostPath};
 

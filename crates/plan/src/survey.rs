@@ -86,7 +86,7 @@ impl<'a> Context<'a> {
         Survey { members, lost, uncovered, unreadable, voters }
     }
 
-    /// Members by evidence: what survivors and their dbs list, and what the source lists; only when nothing of that is
+    /// Voting members by evidence: what survivors and their dbs list, and what the source lists; only when nothing of that is
     /// there, the `--initial-cluster` settings (they name who there was when a member joined, and grow old).
     fn known_members(&self, members: &[Member<'a>], extra: &[EtcdMember]) -> Vec<Absent> {
         let mut by_url: BTreeMap<Vec<String>, String> = BTreeMap::new();
@@ -101,9 +101,10 @@ impl<'a> Context<'a> {
         for member in members {
             let live = member.host.etcd_live.known().and_then(|l| l.members.known());
             let stored = member.host.etcd_data.known().and_then(|d| d.db.known()).map(|d| &d.members);
-            live.into_iter().chain(stored).flatten().for_each(|m| add(&m.name, &m.peer_urls));
+            let listed = live.into_iter().chain(stored).flatten().filter(|m| !m.is_learner);
+            listed.for_each(|m| add(&m.name, &m.peer_urls));
         }
-        extra.iter().for_each(|m| add(&m.name, &m.peer_urls));
+        extra.iter().filter(|m| !m.is_learner).for_each(|m| add(&m.name, &m.peer_urls));
         if by_url.is_empty() {
             for (name, url) in members.iter().flat_map(|m| &m.config.initial_cluster) {
                 let mut urls = vec![url.clone()];

@@ -5,7 +5,7 @@
 //! `Environment=`, and in etcd flags win over `ETCD_*` variables. What may hide a flag is refused with the reason.
 
 use crate::manifest::{EditError, EtcdEdit, INITIAL_CLUSTER, flag_name};
-use crate::parts::plain_value;
+use crate::words::plain_value;
 use rekindle_model::HostPath;
 use rekindle_model::host::TextFile;
 use std::ops::Range;

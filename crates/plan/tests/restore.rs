@@ -276,3 +276,32 @@ fn a_snapshot_taken_after_the_first_evidence_counts_to_now() {
     assert_eq!(plan.cost.time_lost_seconds, Seen::Known(60));
     assert_eq!(plan.made_ms, NOW_MS);
 }
+
+// The etcd manifest in place is broken as well. A copy that parses is edited and put in its place; without one the plan
+// is refused before anything is touched, since no etcd would start from it.
+#[test]
+fn a_broken_etcd_manifest_is_never_edited_and_kept() {
+    let broken = fixture_single().unparsable_manifest(0, Component::Etcd);
+    let with_copy = broken.clone().host(0, |h| {
+        let Seen::Known(manifests) = &mut h.manifests else { panic!("no manifests") };
+        let mut copy = manifests.iter().find(|m| m.component == Some(Component::Etcd)).unwrap().clone();
+        (copy.in_place, copy.parse_error, copy.path) = (false, None, HostPath::from("/root/etcd.yaml"));
+        copy.text = copy.text.replace("\t- broken\n", "");
+        manifests.push(copy);
+    });
+    let verdicts = [MemberVerdict::DataLost];
+    let inventory = with_copy.build();
+    let found = diagnosis(&inventory, EtcdVerdict::DataLost, &verdicts);
+    let plan = expect_plan(planned(&inventory, &found, &goal()));
+    let written = plan.steps.iter().find_map(|s| match &s.step {
+        Step::ReplaceFile { old_sha256, text, .. } => Some((old_sha256.clone(), text.contains("broken"))),
+        _ => None,
+    });
+    assert_eq!(written, Some((Some("b".repeat(64)), false)));
+
+    let inventory = broken.build();
+    let found = diagnosis(&inventory, EtcdVerdict::DataLost, &verdicts);
+    let outcome = planned(&inventory, &found, &goal());
+    let PlanOutcome::Refused(refusal) = &outcome else { panic!("{}", text(&outcome)) };
+    assert!(refusal.reason.contains("no manifest of etcd that parses"), "{}", refusal.reason);
+}
