@@ -30,7 +30,13 @@ pub enum Request {
     /// Space on the file system a path (or its nearest existing parent) lies on.
     Disk { path: HostPath },
     /// Write a file durably: into `path` by way of `via` (same file system), which is renamed over it.
-    Write { path: HostPath, via: HostPath, content: Vec<u8>, mode: u32 },
+    Write {
+        path: HostPath,
+        via: HostPath,
+        #[serde(with = "crate::base64_bytes")]
+        content: Vec<u8>,
+        mode: u32,
+    },
     /// Rename durably; refuses to replace `to`. Done already (no `from`, but `to`) is success.
     Rename { from: HostPath, to: HostPath },
     /// Make a folder and its parents, with a mode for the new ones.
@@ -135,6 +141,7 @@ pub struct ApiRequest {
     /// Content type of the body.
     pub content_type: String,
     /// Body.
+    #[serde(with = "crate::base64_bytes")]
     pub body: Vec<u8>,
     /// Longest wait in milliseconds.
     pub timeout_ms: u64,
@@ -146,6 +153,7 @@ pub struct HttpAnswer {
     /// Status code.
     pub status: u16,
     /// Body (bounded at 32 MiB).
+    #[serde(with = "crate::base64_bytes")]
     pub body: Vec<u8>,
 }
 
@@ -211,7 +219,7 @@ pub enum Reply {
     /// To `Stat`.
     Stat(Option<FileStat>),
     /// To `Read`.
-    Bytes(Vec<u8>),
+    Bytes(#[serde(with = "crate::base64_bytes")] Vec<u8>),
     /// To `List`.
     Names(Vec<String>),
     /// To `Disk`.
@@ -243,7 +251,7 @@ pub enum Reply {
     /// To `EtcdCall::MemberList` and `AddLearner` (the learner alone).
     Members(Vec<EtcdMember>),
     /// To `EtcdCall::Range`.
-    Pairs(Vec<(String, Vec<u8>)>),
+    Pairs(#[serde(with = "crate::base64_bytes::pairs")] Vec<(String, Vec<u8>)>),
     /// To `Api` and `HttpGet`.
     Http(HttpAnswer),
 }

@@ -4,9 +4,11 @@ use super::CALL;
 use super::connect::Connection;
 use crate::fault::{Fault, Outcome};
 use crate::host::HostErrorKind;
-use etcd_client::{GetOptions, Member, MemberAddOptions};
+use etcd_client::{Client, Error, GetOptions, Member, MemberAddOptions};
 use rekindle_model::MemberId;
 use rekindle_model::etcd::EtcdMember;
+use std::future::Future;
+use std::time::{Duration, Instant};
 
 /// Members as this one knows them; `linearizable`: not older than the moment of asking.
 pub(super) async fn list(connection: &Connection, linearizable: bool) -> Outcome<Vec<EtcdMember>> {
@@ -22,15 +24,38 @@ pub(super) async fn list(connection: &Connection, linearizable: bool) -> Outcome
     Ok(answer.members().iter().map(member).collect())
 }
 
+/// Longest wait for etcd to trust connections between its members: it wants each to have stood for 5 s
+/// (`HealthInterval`) before it changes the membership, so right after a member's start it refuses.
+const UNTIL_TRUSTED: Duration = Duration::from_secs(15);
+
+/// Makes a change of membership, asking again while etcd says that the cluster is too young to be changed.
+async fn change<T, F: Future<Output = Result<T, Error>>>(
+    connection: &Connection,
+    mut ask: impl FnMut(Client) -> F,
+) -> Outcome<T> {
+    let deadline = Instant::now() + UNTIL_TRUSTED;
+    loop {
+        let answer = connection.within(CALL, ask(connection.client().await?)).await;
+        match &answer {
+            Err(fault) if fault.what.contains("unhealthy cluster") && Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            _ => return answer,
+        }
+    }
+}
+
 /// Adds a learner with these peer URLs; a member that has them already is the answer too.
 pub(super) async fn add_learner(connection: &Connection, peer_urls: &[String]) -> Outcome<EtcdMember> {
     if let Some(found) = with_peer_urls(connection, peer_urls).await? {
         return Ok(found);
     }
-    let mut client = connection.client().await?;
     let options = MemberAddOptions::new().with_is_learner();
-    let added = connection.within(CALL, client.member_add(peer_urls, Some(options))).await;
-    match added {
+    let added = change(connection, |mut client| {
+        let options = options.clone();
+        async move { client.member_add(peer_urls, Some(options)).await }
+    });
+    match added.await {
         Ok(answer) => {
             answer.member().map(member).ok_or_else(|| Fault::failed("answered without the new member"))
         }
@@ -55,8 +80,7 @@ pub(super) async fn promote(connection: &Connection, id: MemberId) -> Outcome<()
     if votes(list(connection, true).await?) {
         return Ok(());
     }
-    let mut client = connection.client().await?;
-    match connection.within(CALL, client.member_promote(id.0)).await {
+    match change(connection, |mut client| async move { client.member_promote(id.0).await }).await {
         Ok(_) => Ok(()),
         Err(fault) if list(connection, true).await.is_ok_and(votes) => {
             drop(fault);
@@ -68,8 +92,7 @@ pub(super) async fn promote(connection: &Connection, id: MemberId) -> Outcome<()
 
 /// Removes a member; one that is not there is success.
 pub(super) async fn remove(connection: &Connection, id: MemberId) -> Outcome<()> {
-    let mut client = connection.client().await?;
-    match connection.within(CALL, client.member_remove(id.0)).await {
+    match change(connection, |mut client| async move { client.member_remove(id.0).await }).await {
         Ok(_) => Ok(()),
         Err(fault) if fault.kind == HostErrorKind::NotFound => Ok(()),
         Err(fault) => Err(Fault { what: format!("member {id}: {}", fault.what), ..fault }),

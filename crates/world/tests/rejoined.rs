@@ -1,0 +1,181 @@
+//! A member that was wiped and came back under its old id, by real etcd 3.5, 3.6 and 3.7 on loopback: everything
+//! answers and is in quorum, and only the beginning of its log tells. What the logs say is read as a recovery reads it
+//! and judged by the diagnosis; members that were never wiped, however they joined, must not be suspected.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+#![allow(dead_code)]
+
+#[path = "etcd/cluster.rs"]
+mod cluster;
+
+use cluster::{Folder, Member, initial_cluster, start_cluster};
+use rekindle_diagnose::diagnose;
+use rekindle_model::diagnosis::{EtcdVerdict, MemberVerdict};
+use rekindle_model::etcd::{EtcdConfig, EtcdDefinition, WalFacts};
+use rekindle_model::fixtures::Fixture;
+use rekindle_model::host::HostFacts;
+use rekindle_model::inventory::Inventory;
+use rekindle_model::{HostId, HostPath, Seen};
+use rekindle_world::etcd_client::live;
+use rekindle_world::host::Host;
+use rekindle_world::local::LocalHost;
+use std::os::unix::fs::PermissionsExt as _;
+use testbed::components::{ETCD_LINES, Etcd, etcd_line};
+
+/// What is seen of the members, each as if it had a host of its own; of the rest nothing.
+async fn observe(members: &[Member]) -> Inventory {
+    let host = LocalHost::new(HostId::local(), "/");
+    let mut inventory = Fixture::kubeadm(1).build();
+    inventory.sources.clear();
+    inventory.hosts.clear();
+    for member in members {
+        let endpoint = member.endpoint();
+        let data_dir = HostPath(member.dir.clone());
+        let data = (&host as &dyn Host).inspect_etcd_data(&data_dir, None, true).await.unwrap();
+        let mut facts = HostFacts::unreachable(HostId(member.name.clone()), String::new());
+        facts.unreachable = None;
+        facts.etcd_live = Seen::Known(live(&endpoint, "/".into()).await);
+        facts.etcd_data = Seen::Known(data);
+        facts.etcd_config = Seen::Known(EtcdConfig {
+            name: member.name.clone(),
+            data_dir,
+            wal_dir: None,
+            peer_urls: vec![member.peer_url()],
+            client_urls: vec![member.url()],
+            initial_cluster: Vec::new(),
+            initial_cluster_state: String::new(),
+            initial_cluster_token: String::new(),
+            quota_bytes: None,
+            endpoint,
+            defined_in: EtcdDefinition::Manifest("/etc/kubernetes/manifests/etcd.yaml".into()),
+        });
+        inventory.hosts.push(facts);
+    }
+    inventory
+}
+
+fn wal(inventory: &Inventory, member: usize) -> &WalFacts {
+    inventory.hosts[member].etcd_data.known().unwrap().wal.known().unwrap()
+}
+
+/// Members by name and verdict; all but `wiped` must be healthy.
+fn expect(line: &str, story: &str, inventory: &Inventory, wiped: Option<usize>) {
+    let diagnosis = diagnose(inventory);
+    for (at, host) in inventory.hosts.iter().enumerate() {
+        let expected =
+            if wiped == Some(at) { MemberVerdict::RejoinedWiped } else { MemberVerdict::Healthy };
+        let log = wal(inventory, at);
+        assert_eq!(
+            diagnosis.members[&host.id], expected,
+            "etcd {line}, {story}, {}: birth {:?}, changes {:?}, findings {:#?}",
+            host.id, log.birth, log.conf_changes, diagnosis.findings
+        );
+    }
+    let whole = if wiped.is_some() { EtcdVerdict::QuorumHolds } else { EtcdVerdict::Healthy };
+    assert_eq!(diagnosis.etcd, whole, "etcd {line}, {story}");
+}
+
+fn fill(etcd: &Etcd, member: &Member, keys: usize) {
+    for n in 0..keys {
+        member.ctl(etcd, &["put", &format!("/registry/configmaps/default/cm-{n}"), &"x".repeat(300)]);
+    }
+}
+
+/// Kills a member, empties its disk and starts it again: quorum "heals", and nothing says so.
+fn wipe_and_rejoin(etcd: &Etcd, members: &mut [Member], which: usize) {
+    let initial = initial_cluster(members);
+    members[which].kill();
+    std::fs::remove_dir_all(&members[which].dir).unwrap();
+    members[which].start(etcd, &initial, "existing");
+    members[which].wait_ready(etcd);
+}
+
+/// Adds a member the way kubeadm does: as a learner, started, promoted.
+fn join(etcd: &Etcd, members: &mut Vec<Member>, mut member: Member) {
+    let peers = format!("--peer-urls={}", member.peer_url());
+    let added = members[0].ctl(etcd, &["member", "add", &member.name, "--learner", &peers, "-w", "json"]);
+    let added: serde_json::Value = serde_json::from_str(&added).unwrap();
+    let id = added["member"]["ID"].as_u64().unwrap();
+    let initial = format!("{},{}={}", initial_cluster(members), member.name, member.peer_url());
+    member.start(etcd, &initial, "existing");
+    let id = format!("{id:x}");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        let mut command = std::process::Command::new(&etcd.etcdctl);
+        command.args(["--endpoints", &members[0].url(), "member", "promote", &id]);
+        if command.output().unwrap().status.success() {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "{} is not promoted within 20 s", member.name);
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    member.wait_ready(etcd);
+    members.push(member);
+}
+
+// Three members of the first hour. One is restarted (its log stays), then another is wiped and rejoins: it alone is
+// named.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_member_that_was_wiped_is_named() {
+    for line in ETCD_LINES {
+        let etcd = etcd_line(line).unwrap();
+        let folder = Folder::new();
+        let mut members = start_cluster(&etcd, folder.path(), &["cp1", "cp2", "cp3"]);
+        fill(&etcd, &members[0], 20);
+        expect(line, "never wiped", &observe(&members).await, None);
+        let initial = initial_cluster(&members);
+        members[1].kill();
+        members[1].start(&etcd, &initial, "existing");
+        members[1].wait_ready(&etcd);
+        expect(line, "restarted", &observe(&members).await, None);
+        wipe_and_rejoin(&etcd, &mut members, 2);
+        expect(line, "wiped", &observe(&members).await, Some(2));
+    }
+}
+
+// kubeadm's way: one member, two more as learners, promoted. Nobody is suspected, not even after a change of leader.
+// Then one is wiped and gets the whole log from its first entry: its vote stands there before it knew anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promoted_member_that_was_wiped_is_named() {
+    for line in ETCD_LINES {
+        let etcd = etcd_line(line).unwrap();
+        let folder = Folder::new();
+        let mut members = start_cluster(&etcd, folder.path(), &["cp1"]);
+        fill(&etcd, &members[0], 60);
+        for name in ["cp2", "cp3"] {
+            join(&etcd, &mut members, Member::new(folder.path(), name, None));
+        }
+        fill(&etcd, &members[0], 20);
+        expect(line, "joined", &observe(&members).await, None);
+        wipe_and_rejoin(&etcd, &mut members, 2);
+        expect(line, "wiped", &observe(&members).await, Some(2));
+    }
+}
+
+// The same where the log was compacted away in between: what comes back is sent a snapshot. Honest learners that were
+// sent one are not suspected.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_was_sent_a_snapshot_is_judged_by_its_vote() {
+    for line in ETCD_LINES {
+        let etcd = etcd_line(line).unwrap();
+        let folder = Folder::new();
+        let catch_up = if line == "3.5" { "--experimental-snapshot-catchup-entries" } else { "--snapshot-catchup-entries" };
+        let wrapper = folder.path().join("etcd.sh");
+        let text = format!("#!/bin/sh\nexec {} \"$@\" --snapshot-count=10 {catch_up}=5\n", etcd.etcd);
+        std::fs::write(&wrapper, text).unwrap();
+        std::fs::set_permissions(&wrapper, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let etcd = Etcd { etcd: wrapper, ..etcd };
+        let mut members = start_cluster(&etcd, folder.path(), &["cp1"]);
+        fill(&etcd, &members[0], 40);
+        for name in ["cp2", "cp3"] {
+            join(&etcd, &mut members, Member::new(folder.path(), name, None));
+        }
+        fill(&etcd, &members[0], 40);
+        let before = observe(&members).await;
+        assert!(wal(&before, 1).birth.as_ref().unwrap().first_snapshot_index > 0, "etcd {line}: no snapshot was sent");
+        expect(line, "joined by snapshot", &before, None);
+        wipe_and_rejoin(&etcd, &mut members, 1);
+        let after = observe(&members).await;
+        assert!(wal(&after, 1).birth.as_ref().unwrap().first_snapshot_index > 0, "etcd {line}: no snapshot was sent");
+        expect(line, "wiped", &after, Some(1));
+    }
+}
