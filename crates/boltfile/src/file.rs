@@ -105,6 +105,13 @@ impl<S: ReadAt> BoltFile<S> {
         Bucket::root(self).bucket_names()
     }
 
+    /// What the root bucket holds for the bucket `name`: its header, and its rows when they lie inline.
+    pub(crate) fn bucket_value(&self, name: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        let mut cursor = Bucket::root(self).cursor();
+        let element = cursor.seek_element(name)?.filter(|e| e.key == name && e.is_bucket());
+        Ok(element.map(|e| e.value.to_vec()))
+    }
+
     pub(crate) fn page_bytes(&self) -> u64 {
         u64::from(self.meta.page_size)
     }

@@ -11,7 +11,7 @@ use rustix::fs::{Advice, fadvise};
 /// Buffers under way at most, besides the one being filled.
 const BUFFERS: usize = 2;
 
-/// Takes full buffers and writes them one behind the other from the start of the file.
+/// Takes full buffers and writes them one behind the other.
 #[derive(Debug)]
 pub(crate) struct Flusher {
     full: Option<SyncSender<Vec<u8>>>,
@@ -20,11 +20,11 @@ pub(crate) struct Flusher {
 }
 
 impl Flusher {
-    pub(crate) fn start(file: File) -> io::Result<Self> {
+    /// Writes to `file` from `offset` on.
+    pub(crate) fn start(file: File, mut offset: u64) -> io::Result<Self> {
         let (full, todo) = sync_channel::<Vec<u8>>(BUFFERS);
         let (done, empty) = sync_channel(BUFFERS + 1);
         let write = move || {
-            let mut offset = 0;
             for mut buffer in todo {
                 file.write_all_at(&buffer, offset)?;
                 // A hint, not a sync: the kernel starts to write these pages to the disk instead of leaving all of

@@ -43,10 +43,17 @@ impl PageOut<'_> {
 
 impl PageSink {
     pub(crate) fn new(name: String, file: File, page_size: u32) -> Result<Self, Error> {
-        let flusher = Flusher::start(file).map_err(|source| io_error(&name, source))?;
+        let flusher = Flusher::start(file, 0).map_err(|source| io_error(&name, source))?;
         // The meta pages are zero until everything else is written.
         let buffer = vec![0; 2 * page_size as usize];
         Ok(Self { name, flusher, page_size, buffer, next_page: 2 })
+    }
+
+    /// Goes on behind the first `pages` pages of a file; the meta pages are among them.
+    pub(crate) fn behind(name: String, file: File, page_size: u32, pages: u64) -> Result<Self, Error> {
+        let offset = pages.saturating_mul(u64::from(page_size));
+        let flusher = Flusher::start(file, offset).map_err(|source| io_error(&name, source))?;
+        Ok(Self { name, flusher, page_size, buffer: Vec::new(), next_page: pages })
     }
 
     pub(crate) fn page_size(&self) -> u32 {
@@ -80,11 +87,13 @@ impl PageSink {
         self.flush()?;
         let file = self.flusher.finish().map_err(|source| io_error(&self.name, source))?;
         let page_bytes = u64::from(self.page_size);
+        let bytes = self.next_page * page_bytes;
+        file.set_len(bytes).map_err(|source| io_error(&self.name, source))?;
         for page in 0..2 {
             file.write_all_at(&meta(page), page * page_bytes)
                 .map_err(|source| io_error(&self.name, source))?;
         }
-        Ok((file, self.next_page * page_bytes))
+        Ok((file, bytes))
     }
 
     fn flush(&mut self) -> Result<(), Error> {

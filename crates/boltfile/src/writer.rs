@@ -6,11 +6,13 @@
 use std::fs::File;
 
 use crate::error::{Error, WriteFault};
+use crate::file::BoltFile;
 use crate::layout::{
     BUCKET_HEADER_BYTES, BucketHeader, ELEMENT_IS_BUCKET, FLAG_META, META_BYTES, Meta, PAGE_HEADER_BYTES,
     PageHeader, valid_page_size,
 };
 use crate::sink::PageSink;
+use crate::source::ReadAt;
 use crate::tree::TreeBuilder;
 
 /// bbolt's `MaxKeySize`.
@@ -48,7 +50,7 @@ pub struct FinishedFile {
     pub bytes: u64,
     /// Its pages, the meta pages included; also the high-water mark.
     pub pages: u64,
-    /// Rows in all buckets.
+    /// Rows written, those of kept buckets not counted.
     pub rows: u64,
 }
 
@@ -71,6 +73,35 @@ impl Writer {
             last_name: Vec::new(),
             rows: 0,
         })
+    }
+
+    /// Goes on in `file`, which must be a copy of all pages of `base`: what is written now lies behind them and
+    /// replaces the root bucket. Each of `base`'s buckets that is to stay is named to [`keep_bucket`](Self::keep_bucket),
+    /// in its place in the order; pages of the others become free. `base` should have been checked: pages are taken
+    /// over as they are.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when no thread can be started.
+    pub fn behind<S: ReadAt>(name: impl Into<String>, file: File, base: &BoltFile<S>) -> Result<Self, Error> {
+        let page_size = base.meta().page_size;
+        let sink = PageSink::behind(name.into(), file, page_size, base.usable_pages())?;
+        let root = TreeBuilder::new(page_size);
+        Ok(Self { sink, root, open: None, last_name: Vec::new(), rows: 0 })
+    }
+
+    /// Ends the bucket before and takes the top-level bucket `name` over from the database of
+    /// [`behind`](Self::behind). `false`: it has none of that name.
+    ///
+    /// # Errors
+    /// [`Error::Rejected`] when the name is not greater than the one before; [`Error::Damaged`]; [`Error::Io`].
+    pub fn keep_bucket<S: ReadAt>(&mut self, base: &BoltFile<S>, name: &[u8]) -> Result<bool, Error> {
+        check_key(name, &self.last_name).map_err(|fault| self.sink.rejected("bucket", name, fault))?;
+        let Some(value) = base.bucket_value(name)? else { return Ok(false) };
+        self.close_bucket()?;
+        self.last_name.clear();
+        self.last_name.extend_from_slice(name);
+        self.root.add(&mut self.sink, ELEMENT_IS_BUCKET, name, &value)?;
+        Ok(true)
     }
 
     /// Begins the top-level bucket `name` and ends the one before it. A bucket may stay empty.

@@ -89,3 +89,41 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// A copy of a database is gone on with: some buckets kept, others written anew, some left out. The rows are
+    /// those, the structure is sound, and the copy is all that was changed.
+    #[test]
+    fn a_copy_is_gone_on_with(
+        before in prop::collection::btree_map(prop::collection::vec(any::<u8>(), 1..9), rows(), 1..6),
+        after in rows(),
+        anew: prop::sample::Index,
+    ) {
+        let (old, bytes) = write(&before, 4096);
+        let base = BoltFile::open(old.path()).unwrap();
+        let copy = tempfile::NamedTempFile::new().unwrap();
+        std::fs::copy(old.path(), copy.path()).unwrap();
+        let anew = before.keys().nth(anew.index(before.len())).unwrap().clone();
+        let mut expected = before.clone();
+        expected.insert(anew.clone(), after.clone());
+        let mut writer = Writer::behind("copy", copy.reopen().unwrap(), &base).unwrap();
+        for (name, rows) in &expected {
+            if *name == anew {
+                let mut bucket = writer.bucket(name).unwrap();
+                for (key, value) in rows {
+                    bucket.put(key, value).unwrap();
+                }
+            } else {
+                prop_assert!(writer.keep_bucket(&base, name).unwrap());
+            }
+        }
+        let finished = writer.finish().unwrap();
+        prop_assert!(finished.bytes > bytes);
+        let copy = BoltFile::open(copy.path()).unwrap();
+        prop_assert!(copy.check().is_clean());
+        prop_assert_eq!(read(&copy), expected);
+        prop_assert_eq!(read(&base), before);
+    }
+}

@@ -6,8 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::AtomicU64;
 
 use boltfile::Writer;
 
@@ -35,8 +34,8 @@ const PROGRESS_STEP_BYTES: u64 = 8 << 20;
 /// Writes the database that all members of `cluster` will start from to `out`, which must not exist; synced.
 ///
 /// The source's sha256, if it has one, is checked along the way, and so is every page in use; on any fault `out` is
-/// removed again. Unused pages are not looked at: for that, and before a restore from a source with a CORRUPT alarm,
-/// verify the source first. `progress` hears the bytes read and the bytes in all.
+/// removed again. [`Form::Exact`] verifies the source as a whole, as [`SnapshotFile::verify`]. `progress` hears the
+/// bytes read and the bytes in all.
 ///
 /// # Errors
 /// [`Error::Refused`]: a CORRUPT alarm without consent, a database above the quota, a revision that is not above the
@@ -49,33 +48,25 @@ pub fn write_db(
     out: &Path,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<RestoredDb> {
-    let hashed = AtomicU64::new(0);
     let io = |source| Error::Io { path: out.to_owned(), action: "create it", source };
     let file = files::create_private(out).map_err(io)?;
-    let restored = std::thread::scope(|scope| {
-        let sha = scope.spawn(|| source.sha256(&hashed));
-        let mut job = Job { source, cluster, options, out, hashed: &hashed, progress, read: 0, told: 0 };
-        let written = job.write(file, form);
-        while written.is_ok() && !sha.is_finished() {
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        let sha256 = sha.join().map_err(|_| Error::Worker("computing a sha256"))??;
-        source.compare_trailer(&sha256)?;
-        written
-    });
+    let mut job = Job { source, cluster, options, out, progress, read: 0, told: 0 };
+    let written = match form {
+        Form::Exact => job.refuse_corrupt().and_then(|_| job.copy_exact(file)),
+        form => job.rewrite(file, form),
+    };
     // nothing half-written is left; that it could not be removed would only hide why it was to be
-    let restored = restored.inspect_err(|_| drop(std::fs::remove_file(out)))?;
+    let restored = written.inspect_err(|_| drop(std::fs::remove_file(out)))?;
     progress(source.db_bytes(), source.db_bytes());
     Ok(restored)
 }
 
-struct Job<'a> {
-    source: &'a SnapshotFile,
+pub(super) struct Job<'a> {
+    pub(super) source: &'a SnapshotFile,
     cluster: &'a NewCluster,
-    options: &'a RestoreOptions<'a>,
-    out: &'a Path,
-    hashed: &'a AtomicU64,
-    progress: &'a mut dyn FnMut(u64, u64),
+    pub(super) options: &'a RestoreOptions<'a>,
+    pub(super) out: &'a Path,
+    pub(super) progress: &'a mut dyn FnMut(u64, u64),
     read: u64,
     told: u64,
 }
@@ -89,11 +80,23 @@ struct Rows {
 }
 
 impl Job<'_> {
-    fn write(&mut self, file: File, form: Form) -> Result<RestoredDb> {
-        let facts = read_facts(self.source.bolt(), self.source.path())?;
-        self.refuse_corrupt(&facts)?;
+    /// The forms whose rows are written one by one; the source's sha256 is computed on a second thread.
+    fn rewrite(&mut self, file: File, form: Form) -> Result<RestoredDb> {
+        let facts = self.refuse_corrupt()?;
+        let source = self.source;
+        std::thread::scope(|scope| {
+            let sha = scope.spawn(|| source.sha256(&AtomicU64::new(0)));
+            let written = self.write(file, form, &facts);
+            let sha256 = sha.join().map_err(|_| Error::Worker("computing a sha256"))??;
+            // a wrong sha256 explains damage that was met, not the reverse
+            source.compare_trailer(&sha256)?;
+            written
+        })
+    }
+
+    fn write(&mut self, file: File, form: Form, facts: &StoreFacts) -> Result<RestoredDb> {
         let plan = match form {
-            Form::Bumped { to_revision } => Some(self.survivors(&facts, to_revision)?),
+            Form::Bumped { to_revision } => Some(self.survivors(facts, to_revision)?),
             _ => None,
         };
         let name = self.out.display().to_string();
@@ -109,44 +112,40 @@ impl Job<'_> {
                             self.bumped_rows(&mut writer, plan, to_revision)?
                         }
                         (Form::StockBump { bump_revision }, _) => {
-                            self.all_rows(&mut writer, &facts, Some(bump_revision))?
+                            self.all_rows(&mut writer, facts, bump_revision)?
                         }
-                        _ => self.all_rows(&mut writer, &facts, None)?,
+                        _ => return self.source.fault(SnapshotFault::NoBucket(bucket::KEY)),
                     });
                 }
                 b"members" => self.members(&mut writer)?,
                 b"members_removed" => {
                     writer.bucket(&name).map_err(|e| self.write_error(e))?;
                 }
-                b"meta" => self.meta(&mut writer, form, rows.as_ref())?,
+                b"meta" => self.meta(&mut writer, form, rows.as_ref().map(|rows| rows.revision))?,
                 _ => copy_bucket(self.source.bolt(), self.source.path(), &mut writer, self.out, &name)?,
             }
         }
         let finished = writer.finish().map_err(|e| self.write_error(e))?;
         self.refuse_above_quota(finished.bytes, &cleared)?;
-        let sync = |source| Error::Io { path: self.out.to_owned(), action: "sync it to disk", source };
-        finished.file.sync_all().map_err(sync)?;
+        self.sync(&finished.file)?;
         let Some(rows) = rows else { return self.source.fault(SnapshotFault::NoBucket(bucket::KEY)) };
-        Ok(self.restored(rows, plan, &facts, form, finished.bytes, cleared))
+        Ok(self.restored(rows, plan, finished.bytes, cleared))
     }
 
     fn restored(
         &self,
         rows: Rows,
         plan: Option<Survivors>,
-        facts: &StoreFacts,
-        form: Form,
         bytes: u64,
         cleared_alarms: Vec<Alarm>,
     ) -> RestoredDb {
         let scanned = plan.map_or(rows.scanned, |plan| plan.scanned);
         let groups = self.options.group.map(|group| scanned.groups(group)).unwrap_or_default();
-        let compact_revision = if form == Form::Exact { facts.compact_revision() } else { rows.revision };
         RestoredDb {
             bytes,
             sha256_checked: self.source.has_trailer(),
             revision: rows.revision,
-            compact_revision,
+            compact_revision: rows.revision,
             hash_kv: rows.hash_kv,
             rows: rows.written,
             live_keys: scanned.live.len() as u64,
@@ -156,7 +155,7 @@ impl Job<'_> {
     }
 
     /// The source's buckets and those a founding member needs, in byte order.
-    fn bucket_names(&self) -> Result<BTreeSet<Vec<u8>>> {
+    pub(super) fn bucket_names(&self) -> Result<BTreeSet<Vec<u8>>> {
         let names = self.source.bolt().bucket_names().map_err(|e| self.source.bolt_error(e))?;
         let mut names: BTreeSet<Vec<u8>> = names.into_iter().collect();
         if !names.contains(bucket::KEY.as_bytes()) {
@@ -168,7 +167,9 @@ impl Job<'_> {
         Ok(names)
     }
 
-    fn refuse_corrupt(&self, facts: &StoreFacts) -> Result<()> {
+    /// What the source's small buckets say, unless they say that it is suspect.
+    fn refuse_corrupt(&self) -> Result<StoreFacts> {
+        let facts = read_facts(self.source.bolt(), self.source.path())?;
         let corrupt = facts.alarms.iter().find(|alarm| alarm.kind == AlarmKind::Corrupt);
         match corrupt {
             Some(alarm) if !self.options.allow_corrupt_alarm => self.refuse(format!(
@@ -176,11 +177,16 @@ impl Job<'_> {
                  may be the wrong copy. Choose another source, or consent to this one after a full check of it",
                 alarm.member
             )),
-            _ => Ok(()),
+            _ => Ok(facts),
         }
     }
 
-    fn refuse_above_quota(&self, bytes: u64, cleared: &[Alarm]) -> Result<()> {
+    pub(super) fn sync(&self, file: &File) -> Result<()> {
+        let io = |source| Error::Io { path: self.out.to_owned(), action: "sync it to disk", source };
+        file.sync_all().map_err(io)
+    }
+
+    pub(super) fn refuse_above_quota(&self, bytes: u64, cleared: &[Alarm]) -> Result<()> {
         let nospace = cleared.iter().any(|alarm| alarm.kind == AlarmKind::NoSpace);
         let quota = match self.options.quota_bytes {
             None | Some(0) if !nospace => return Ok(()),
@@ -200,7 +206,7 @@ impl Job<'_> {
         Err(Error::Refused { path: self.source.path().to_owned(), reason })
     }
 
-    fn write_error(&self, source: boltfile::Error) -> Error {
+    pub(super) fn write_error(&self, source: boltfile::Error) -> Error {
         Error::Bolt { path: self.out.to_owned(), source }
     }
 
@@ -209,15 +215,14 @@ impl Job<'_> {
         if self.read - self.told > PROGRESS_STEP_BYTES {
             self.told = self.read;
             let total = self.source.db_bytes();
-            (self.progress)(self.read.min(self.hashed.load(Ordering::Relaxed)).min(total), total);
+            (self.progress)(self.read.min(total), total);
         }
     }
 
-    /// All rows, and with a bump stock's row at the raised revision.
-    fn all_rows(&mut self, writer: &mut Writer, facts: &StoreFacts, bump: Option<u64>) -> Result<Rows> {
-        // with a bump, the compact revision is known only after the last row: until then every row counts as older
-        let compact = if bump.is_some() { i64::MAX } else { facts.compact_revision() };
-        let mut scan = RowScan::new(compact, None);
+    /// All rows, and stock's row at the raised revision.
+    fn all_rows(&mut self, writer: &mut Writer, facts: &StoreFacts, bump: u64) -> Result<Rows> {
+        // the compact revision is known only after the last row: until then every row counts as older
+        let mut scan = RowScan::new(i64::MAX, None);
         let mut out = writer.bucket(bucket::KEY.as_bytes()).map_err(|e| self.write_error(e))?;
         let source = self.source;
         let rows = source.bolt().bucket(bucket::KEY.as_bytes()).map_err(|e| source.bolt_error(e))?;
@@ -229,16 +234,12 @@ impl Job<'_> {
                 self.advance(key.len() + value.len());
             }
         }
-        let mut revision = facts.revision(scan.last_main());
-        if let Some(bump) = bump {
-            revision = self.bumped_revision(scan.last_main(), bump, revision)?;
-            let key = row_key(Revision { main: revision, sub: 0 });
-            scan.row(&key, &[]).map_err(|fault| source.row_error(&key, fault))?;
-            out.put(&key, &[]).map_err(|e| self.write_error(e))?;
-        }
+        let revision = self.bumped_revision(scan.last_main(), bump, facts.revision(scan.last_main()))?;
+        let key = row_key(Revision { main: revision, sub: 0 });
+        scan.row(&key, &[]).map_err(|fault| source.row_error(&key, fault))?;
+        out.put(&key, &[]).map_err(|e| self.write_error(e))?;
         let scanned = scan.finish(revision);
-        let compact_revision = if bump.is_some() { revision } else { compact };
-        let hash_kv = HashKv { compact_revision, ..scanned.hash_kv };
+        let hash_kv = HashKv { compact_revision: revision, ..scanned.hash_kv };
         Ok(Rows { written: u64::from(scanned.rows), scanned, revision, hash_kv })
     }
 
@@ -310,7 +311,7 @@ impl Job<'_> {
         Ok(Rows { written: u64::from(scanned.rows), scanned, revision: to_revision, hash_kv })
     }
 
-    fn members(&self, writer: &mut Writer) -> Result<()> {
+    pub(super) fn members(&self, writer: &mut Writer) -> Result<()> {
         let mut entries: Vec<(String, String)> =
             self.cluster.by_id().iter().map(|(id, m)| (id.to_string(), member_json(*id, m))).collect();
         // unpadded hex: not the order of the ids
@@ -323,7 +324,7 @@ impl Job<'_> {
     }
 
     /// Copies the alarms but NOSPACE and CORRUPT, which are given back.
-    fn alarms(&self, writer: &mut Writer) -> Result<Vec<Alarm>> {
+    pub(super) fn alarms(&self, writer: &mut Writer) -> Result<Vec<Alarm>> {
         let mut out = writer.bucket(bucket::ALARM.as_bytes()).map_err(|e| self.write_error(e))?;
         let mut cleared = Vec::new();
         let mut kept = Vec::new();
@@ -342,7 +343,7 @@ impl Job<'_> {
         Ok(cleared)
     }
 
-    fn meta(&self, writer: &mut Writer, form: Form, rows: Option<&Rows>) -> Result<()> {
+    pub(super) fn meta(&self, writer: &mut Writer, form: Form, raised_to: Option<i64>) -> Result<()> {
         let mut entries = BTreeMap::new();
         let limit = META_ENTRIES_MAX;
         for_each_entry(self.source.bolt(), self.source.path(), bucket::META, limit, &mut |key, value| {
@@ -353,8 +354,8 @@ impl Job<'_> {
         let applied = self.cluster.by_id().len() as u64;
         entries.insert(b"consistent_index".to_vec(), applied.to_be_bytes().to_vec());
         entries.insert(b"term".to_vec(), wal::TERM.to_be_bytes().to_vec());
-        let raised = rows.map(|rows| row_key(Revision { main: rows.revision, sub: 0 }).to_vec());
-        if let (true, Some(raised)) = (form != Form::Exact, raised) {
+        if let Some(main) = raised_to {
+            let raised = row_key(Revision { main, sub: 0 }).to_vec();
             if matches!(form, Form::Bumped { .. }) {
                 entries.insert(b"finishedCompactRev".to_vec(), raised.clone());
             }

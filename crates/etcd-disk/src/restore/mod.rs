@@ -2,7 +2,7 @@
 //! its own.
 //!
 //! - `cluster.rs`: who the members will be, and their ids.
-//! - `db.rs`: the new database, in one of three [`Form`]s.
+//! - `db.rs`: the new database, in one of three [`Form`]s; `exact.rs`: the one that is copied.
 //! - `member.rs`: a member's folder around it: `member/snap/{db,*.snap}`, `member/wal`.
 //!
 //! A founding cluster has voters only; a learner is added to the running cluster afterwards. The members of the
@@ -10,6 +10,7 @@
 
 pub(crate) mod cluster;
 mod db;
+mod exact;
 mod member;
 
 use std::collections::BTreeMap;
