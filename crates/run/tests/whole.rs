@@ -5,6 +5,8 @@
 mod common;
 
 use common::{Case, cases};
+use rekindle_model::event::{Outcome, What};
+use rekindle_run::RunError;
 use rekindle_run::fault::Hooks;
 
 // The thin path: a plan is carried out, its report says verified with figures, and the stored report is the same.
@@ -18,7 +20,12 @@ async fn every_scenario_is_recovered_and_verified() {
         assert_eq!(shown, report, "{name}");
         let text = std::fs::read_to_string(case.run_dir().join("report.md")).unwrap();
         assert!(text.contains("recovered and verified"), "{name}: {text}");
-        println!("{name}: {} steps, {} records, {} requests", case.plan.steps.len(), case.records(), case.world.faults.requests());
+        println!(
+            "{name}: {} steps, {} records, {} requests",
+            case.plan.steps.len(),
+            case.records(),
+            case.world.faults.requests()
+        );
     }
 }
 
@@ -31,4 +38,77 @@ async fn every_step_done_twice_is_as_done_once() {
         let report = case.execute(&hooks).await.unwrap();
         case.assert_recovered(&report, name);
     }
+}
+
+// Two operators at once: the second is refused, names the first, and nothing of it is done.
+#[tokio::test(start_paused = true)]
+async fn a_second_run_at_once_is_refused() {
+    let case = Case::new(common::s1_kubeadm);
+    case.world.faults.slow(std::time::Duration::from_millis(50));
+    let second = async {
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        case.execute(&Hooks::default()).await
+    };
+    let none = Hooks::default();
+    let (first, second) = tokio::join!(case.execute(&none), second);
+    case.assert_recovered(&first.unwrap(), "the first");
+    match second {
+        Err(RunError::Locked { run, pid, .. }) => {
+            assert_eq!((run.as_str(), pid), (common::RUN, std::process::id()))
+        }
+        other => panic!("{other:?}"),
+    }
+    // Afterwards the lock is free, and the same plan is not carried out a second time.
+    assert!(matches!(case.execute(&none).await, Err(RunError::Exists { .. })));
+    assert!(matches!(case.resume(&none).await, Err(RunError::Ended { .. })));
+}
+
+// A disk that fills up between plan and run: met while staging, with nothing stopped and nothing left behind.
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_is_met_while_staging_with_nothing_stopped() {
+    let case = Case::new(common::s1_kubeadm);
+    case.world.faults.fill_disk(rekindle_model::HostId::local());
+    let report = case.execute(&Hooks::default()).await.unwrap();
+    assert_eq!(report.outcome, Outcome::Undone, "{:?}", common::failures(&report));
+    assert!(common::failures(&report)[0].contains("bytes are needed"), "{:?}", common::failures(&report));
+    let stopped = |event: &rekindle_model::event::Event| {
+        matches!(event.what, What::StepStarted { phase: rekindle_model::plan::Phase::Stop, .. })
+    };
+    assert!(!report.timeline.iter().any(stopped), "something was stopped");
+    case.assert_as_before("full disk");
+}
+
+// What lies beside the run's folder is told: list shows the run, `find` takes the end of its id, the next run learns the
+// revisions clients may have seen.
+#[tokio::test(start_paused = true)]
+async fn runs_are_listed_and_leave_their_revisions() {
+    let case = Case::new(common::s1_kubeadm);
+    let report = case.execute(&Hooks::default()).await.unwrap();
+    let runs = rekindle_run::runs::list(&case.state_dir).unwrap();
+    assert_eq!(runs.len(), 1);
+    assert_eq!(runs[0].status, "recovered and verified");
+    assert_eq!(rekindle_run::runs::find(&case.state_dir, "deadbeef").unwrap().id.0, common::RUN);
+    assert!(matches!(rekindle_run::runs::find(&case.state_dir, "cafe"), Err(RunError::NotFound { .. })));
+    let earlier = rekindle_run::runs::earlier(&case.state_dir).unwrap();
+    assert_eq!(Some(earlier[0].raised_to_revision), report.raised_to_revision);
+    assert!(earlier[0].last_revision > earlier[0].raised_to_revision);
+}
+
+// A snapshot that was changed after the plan was shown is not restored: the plan stands for what was consented to.
+#[tokio::test(start_paused = true)]
+async fn a_source_changed_since_the_plan_is_refused() {
+    let case = Case::new(common::s1_kubeadm);
+    let source = case.plan.steps.iter().find_map(|step| match &step.step {
+        rekindle_model::step::Step::BuildDb { source, .. } => Some(source.path.clone()),
+        _ => None,
+    });
+    let source = source.unwrap();
+    let mut bytes = std::fs::read(&source.0).unwrap();
+    let end = bytes.len() - 1;
+    bytes[end] ^= 1;
+    std::fs::write(&source.0, bytes).unwrap();
+    let report = case.execute(&Hooks::default()).await.unwrap();
+    assert_eq!(report.outcome, Outcome::Undone);
+    assert!(common::failures(&report)[0].contains("make a new plan"), "{:?}", common::failures(&report));
+    case.assert_as_before("changed source");
 }

@@ -1,5 +1,12 @@
 //! Whole plans over the simulated world: fixture -> diagnosis -> plan -> world -> run.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs, dead_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    dead_code
+)]
 
 use camino::{Utf8Path, Utf8PathBuf};
 use rekindle_model::event::{Event, Outcome, What};
@@ -65,7 +72,11 @@ pub struct Case {
 
 impl Case {
     pub fn new(inventory: fn() -> Inventory) -> Self {
-        let dir = if Utf8Path::new("/dev/shm").is_dir() { tempfile::tempdir_in("/dev/shm") } else { tempfile::tempdir() };
+        let dir = if Utf8Path::new("/dev/shm").is_dir() {
+            tempfile::tempdir_in("/dev/shm")
+        } else {
+            tempfile::tempdir()
+        };
         let dir = dir.unwrap();
         let path = Utf8PathBuf::from_path_buf(dir.path().to_owned()).unwrap();
         let mut inventory = inventory();
