@@ -112,3 +112,17 @@ async fn a_source_changed_since_the_plan_is_refused() {
     assert!(common::failures(&report)[0].contains("make a new plan"), "{:?}", common::failures(&report));
     case.assert_as_before("changed source");
 }
+
+// Somebody edits the manifest between plan and run: the step refuses, everything is taken back, and the edit is kept.
+#[tokio::test(start_paused = true)]
+async fn a_manifest_edited_since_the_plan_is_kept_and_everything_taken_back() {
+    let mut case = Case::new(common::s1_kubeadm);
+    let path = case.host_root().join("etc/kubernetes/manifests/etcd.yaml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text + "# edited by hand\n").unwrap();
+    case.before = case.world.fingerprint().unwrap();
+    let report = case.execute(&Hooks::default()).await.unwrap();
+    assert_eq!(report.outcome, Outcome::Undone, "{:?}", common::failures(&report));
+    assert!(common::failures(&report)[0].contains("make a new plan"), "{:?}", common::failures(&report));
+    case.assert_as_before("edited manifest");
+}

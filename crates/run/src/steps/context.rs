@@ -8,7 +8,7 @@ use rekindle_model::event::{Event, Outputs, What};
 use rekindle_model::plan::{Plan, PlannedStep};
 use rekindle_model::step::Step;
 use rekindle_model::{HostId, HostPath};
-use rekindle_world::{Host, Progress};
+use rekindle_world::{Host, HostError, Progress};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +17,10 @@ use tokio::time::Instant;
 
 /// Progress is told no more often than this.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+
+/// How long and how often a question is asked again.
+const ASK_TIMEOUT: Duration = Duration::from_secs(30);
+const ASK_EVERY: Duration = Duration::from_millis(200);
 
 /// All a step gets.
 pub(crate) struct Ctx<'a> {
@@ -113,6 +117,19 @@ impl Ctx<'_> {
             }
             self.interrupt.sleep(every).await?;
         }
+    }
+
+    /// A question asked again while it is not answered: a member that has just started, or a connection that broke.
+    pub(crate) async fn ask<T, F, R>(&self, what: &str, mut question: F) -> Result<T, StepError>
+    where
+        F: FnMut() -> R,
+        R: Future<Output = Result<T, HostError>>,
+    {
+        let asked = self.poll(what, ASK_EVERY, ASK_TIMEOUT, || {
+            let asked = question();
+            async { Ok(asked.await.map_or_else(|error| Polled::Pending(error.to_string()), Polled::Ready)) }
+        });
+        asked.await
     }
 
     /// A scratch folder of this run on the host, for files on their way to the machine Rekindle runs on.

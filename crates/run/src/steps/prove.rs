@@ -34,19 +34,18 @@ pub(super) async fn prove_member(
         revision: field(built, "hashRevision").unwrap_or_default(),
         compact_revision: field(built, "compactRevision").unwrap_or_default(),
     };
-    let status = ctx.poll("its status", EVERY, TIMEOUT, || async {
-        let status = ctx.host.etcd_status(endpoint).await?;
-        Ok(if status.revision >= native.revision {
-            Polled::Ready(status)
-        } else {
-            Polled::Pending(format!("revision {} of {}", status.revision, native.revision))
-        })
-    });
-    let status = status.await?;
-    let answered = ctx.host.etcd_hash_kv(endpoint, native.revision).await?;
+    let status = ctx.ask("its status", || ctx.host.etcd_status(endpoint)).await?;
+    if status.revision < native.revision {
+        return Err(StepError::NotProved(format!(
+            "its revision is at least {}: it is {}",
+            native.revision, status.revision
+        )));
+    }
+    let answered = ctx.ask("its HashKV", || ctx.host.etcd_hash_kv(endpoint, native.revision)).await?;
     if answered.hash != native.hash || answered.compact_revision != native.compact_revision {
         return Err(StepError::NotProved(format!(
-            "HashKV of {} at revision {} equals the native value: it is {:08x} (compacted {}), native {:08x} (compacted {})",
+            "HashKV of {} at revision {} equals the native value: it is {:08x} (compacted {}), native {:08x} \
+             (compacted {})",
             ctx.host_id(),
             native.revision,
             answered.hash,
@@ -55,13 +54,13 @@ pub(super) async fn prove_member(
             native.compact_revision
         )));
     }
-    let live_keys = ctx.host.etcd_count_keys(endpoint).await?;
+    let live_keys = ctx.ask("its number of keys", || ctx.host.etcd_count_keys(endpoint)).await?;
     let expected: u64 = field(built, "liveKeys").unwrap_or_default();
-    // Restored leases can run out meanwhile (addresses of old API servers); that makes new revisions.
-    if status.revision == native.revision && live_keys != expected {
-        let after = ctx.host.etcd_status(endpoint).await?;
+    if live_keys != expected {
+        // Restored leases can run out meanwhile (addresses of old API servers); that makes new revisions.
+        let after = ctx.ask("its status", || ctx.host.etcd_status(endpoint)).await?;
         if after.revision == native.revision {
-            return Err(StepError::NotProved(format!("{expected} keys are live; there are {live_keys}")));
+            return Err(StepError::NotProved(format!("{expected} keys are live: there are {live_keys}")));
         }
     }
     Ok(outputs! {

@@ -9,7 +9,6 @@ use rekindle_model::HostPath;
 use rekindle_model::etcd::EtcdEndpoint;
 use rekindle_model::event::Outputs;
 use rekindle_world::Progress;
-use rekindle_world::host::HostErrorKind;
 
 /// Counts keys by resource, with the prefix API servers use unless told otherwise.
 pub(super) fn resource(key: &[u8]) -> &str {
@@ -121,10 +120,9 @@ async fn fetch(
     }
     let named = std::fs::rename(&part, &file.0).and_then(|()| crate::journal::sync_dir(&folder));
     named.map_err(|source| StepError::File { doing: "name", path: file.0.clone(), source })?;
-    match ctx.host.remove_own_tree(scratch).await {
-        Ok(()) => {}
-        Err(error) if error.kind == HostErrorKind::NotFound => {}
-        Err(error) => return Err(error.into()),
+    ctx.host.remove_own_tree(scratch).await?;
+    if ctx.host.list(&ctx.scratch()).await?.is_empty() {
+        ctx.host.remove_own_tree(&ctx.scratch()).await?;
     }
     Ok(told(file, &verified))
 }

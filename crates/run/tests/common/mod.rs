@@ -110,6 +110,11 @@ impl Case {
         RunOptions { state_dir: self.state_dir.clone(), before: Before::default() }
     }
 
+    /// Folder of the first host's files.
+    pub fn host_root(&self) -> Utf8PathBuf {
+        self.state_dir.parent().unwrap().join("host-0")
+    }
+
     pub fn run_dir(&self) -> Utf8PathBuf {
         self.state_dir.join("runs").join(RUN)
     }
