@@ -4,7 +4,7 @@ use super::ask::{QUICK, text, within};
 use super::probes::{self, KUBECONFIGS};
 use crate::World;
 use crate::host::Host;
-use rekindle_model::host::HostFacts;
+use rekindle_model::host::{ApiProbe, HostFacts};
 use rekindle_model::inventory::{ClusterFacts, LeaseFacts, NodeFacts};
 use rekindle_model::{HostPath, Seen};
 use serde_json::Value;
@@ -16,33 +16,34 @@ struct Door<'a> {
     server: Option<String>,
 }
 
-/// Reads the cluster's facts; `kubeconfig` is a file of the machine Rekindle runs on.
-pub(super) async fn observe(
+/// What the first API server that answers tells; `kubeconfig` is a file of the machine Rekindle runs on. The address in
+/// front of the API servers is [`endpoint`]'s.
+pub(super) async fn objects(
     world: &World,
     facts: &[HostFacts],
     kubeconfig: Option<&HostPath>,
 ) -> ClusterFacts {
-    let mut found = ClusterFacts::default();
-    let mut why = "no host has an API server that answers".to_owned();
+    let mut why = "no API server that was seen could answer: none serves, or none reaches its etcd".to_owned();
     for door in doors(world, facts, kubeconfig).await {
         match uid(&door).await {
             Ok(uid) => {
-                found.kube_system_uid = Seen::Known(uid);
                 let (nodes, leases) = tokio::join!(nodes(&door), leader_leases(&door));
-                (found.nodes, found.leader_leases) = (unknown_if(nodes), unknown_if(leases));
-                why.clear();
-                break;
+                return ClusterFacts {
+                    kube_system_uid: Seen::Known(uid),
+                    nodes: unknown_if(nodes),
+                    leader_leases: unknown_if(leases),
+                    ..ClusterFacts::default()
+                };
             }
             Err(error) => why = error,
         }
     }
-    if !why.is_empty() {
-        found.kube_system_uid = Seen::Unknown(why.clone());
-        found.nodes = Seen::Unknown(why.clone());
-        found.leader_leases = Seen::Unknown(why);
+    ClusterFacts {
+        kube_system_uid: Seen::Unknown(why.clone()),
+        nodes: Seen::Unknown(why.clone()),
+        leader_leases: Seen::Unknown(why),
+        ..ClusterFacts::default()
     }
-    (found.control_plane_endpoint, found.endpoint_readyz) = endpoint(world, facts, kubeconfig).await;
-    found
 }
 
 fn unknown_if<T>(result: Result<T, String>) -> Seen<T> {
@@ -52,26 +53,30 @@ fn unknown_if<T>(result: Result<T, String>) -> Seen<T> {
     }
 }
 
-/// Ways to ask, the most promising first: ready API servers, then those that answer at all.
+/// Ways to ask, the most promising first: ready API servers, then those that answer and reach their etcd. One that
+/// doesn't would only let its callers wait.
 async fn doors<'a>(world: &'a World, facts: &[HostFacts], kubeconfig: Option<&HostPath>) -> Vec<Door<'a>> {
+    let mut answering: Vec<(&HostFacts, &ApiProbe)> =
+        facts.iter().filter_map(|f| Some((f, f.api.known().filter(|api| serves(api))?))).collect();
+    answering.sort_by_key(|(_, api)| !api.is_ready());
     let mut doors = Vec::new();
-    if let Some(path) = kubeconfig {
-        doors.push(Door { host: world.local.as_ref(), kubeconfig: path.clone(), server: None });
-    }
-    let mut answering: Vec<(&HostFacts, u16, &str)> = facts
-        .iter()
-        .filter_map(|f| Some((f, *f.api.known()?.readyz.known()?, f.api.known()?.server.as_str())))
-        .collect();
-    answering.sort_by_key(|(_, status, _)| *status != 200);
-    for (facts, _, server) in answering {
+    for (facts, api) in answering {
         let Some(host) = world.host(&facts.id) else { continue };
         for path in KUBECONFIGS.map(HostPath::from) {
             if super::ask::exists(host.as_ref(), &path).await {
-                doors.push(Door { host: host.as_ref(), kubeconfig: path, server: Some(server.to_owned()) });
+                doors.push(Door { host: host.as_ref(), kubeconfig: path, server: Some(api.server.clone()) });
+                break;
             }
         }
     }
+    if let Some(path) = kubeconfig {
+        doors.push(Door { host: world.local.as_ref(), kubeconfig: path.clone(), server: None });
+    }
     doors
+}
+
+fn serves(api: &ApiProbe) -> bool {
+    api.readyz.known().is_some() && !api.failing_checks.iter().any(|check| check.starts_with("[-]etcd"))
 }
 
 async fn get(door: &Door<'_>, path: &str) -> Result<Value, String> {
@@ -146,16 +151,14 @@ async fn leader_leases(door: &Door<'_>) -> Result<Vec<LeaseFacts>, String> {
 }
 
 /// The address in the admin kubeconfig, and whether it answers.
-async fn endpoint(
+pub(super) async fn endpoint(
     world: &World,
-    facts: &[HostFacts],
+    hosts: &[&dyn Host],
     kubeconfig: Option<&HostPath>,
 ) -> (Seen<String>, Seen<u16>) {
     let mut places: Vec<(&dyn Host, HostPath)> = Vec::new();
     places.extend(kubeconfig.map(|path| (world.local.as_ref(), path.clone())));
-    for host in facts.iter().filter(|f| f.unreachable.is_none()).filter_map(|f| world.host(&f.id)) {
-        places.push((host.as_ref(), HostPath::from("/etc/kubernetes/admin.conf")));
-    }
+    places.extend(hosts.iter().map(|host| (*host, HostPath::from("/etc/kubernetes/admin.conf"))));
     let mut why = "no host could be reached".to_owned();
     for (host, path) in places {
         let server = match text(host, &path).await {

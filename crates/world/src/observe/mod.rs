@@ -44,15 +44,20 @@ pub struct ObserveOptions {
 
 /// Reads everything. Never fails: what can't be read stands in the inventory as unknown, with the reason.
 pub async fn observe(world: &World, options: &ObserveOptions) -> Inventory {
-    let asked = world.hosts.iter().filter(|h| !options.lost.contains(h.id()));
-    let facts = join_all(asked.map(|h| host::observe(h.as_ref(), options))).await;
+    let asked: Vec<&dyn Host> =
+        world.hosts.iter().filter(|h| !options.lost.contains(h.id())).map(std::convert::AsRef::as_ref).collect();
     let snapshot = options.snapshot.clone().map(HostPath);
     let kubeconfig = options.kubeconfig.clone().map(HostPath);
-    let (cluster, sources, earlier_runs) = tokio::join!(
-        cluster::observe(world, &facts, kubeconfig.as_ref()),
-        sources::find(world, &facts, snapshot.as_ref(), now_ms()),
-        earlier_runs(world, options)
+    let (facts, (server, readyz), earlier_runs) = tokio::join!(
+        join_all(asked.iter().map(|h| host::observe(*h, options))),
+        cluster::endpoint(world, &asked, kubeconfig.as_ref()),
+        earlier_runs(world, &asked, options)
     );
+    let (mut cluster, sources) = tokio::join!(
+        cluster::objects(world, &facts, kubeconfig.as_ref()),
+        sources::find(world, &facts, snapshot.as_ref(), now_ms())
+    );
+    (cluster.control_plane_endpoint, cluster.endpoint_readyz) = (server, readyz);
     Inventory {
         taken_ms: now_ms(),
         hosts: facts,
@@ -63,11 +68,10 @@ pub async fn observe(world: &World, options: &ObserveOptions) -> Inventory {
     }
 }
 
-async fn earlier_runs(world: &World, options: &ObserveOptions) -> Vec<EarlierRun> {
+async fn earlier_runs(world: &World, asked: &[&dyn Host], options: &ObserveOptions) -> Vec<EarlierRun> {
     let state_dir = HostPath(options.state_dir.clone());
     let mut places: Vec<&dyn Host> = vec![world.local.as_ref()];
-    let asked = world.hosts.iter().filter(|h| !h.id().is_local() && !options.lost.contains(h.id()));
-    places.extend(asked.map(std::convert::AsRef::as_ref));
+    places.extend(asked.iter().filter(|h| !h.id().is_local()));
     let mut found: Vec<EarlierRun> = join_all(places.into_iter().map(|h| earlier::runs(h, &state_dir)))
         .await
         .into_iter()
