@@ -8,8 +8,18 @@ use rekindle_model::host::{ApiProbe, Component, HostFacts, Layout};
 use rekindle_model::inventory::Inventory;
 
 /// What says that something was asked and did not answer, as against not asked or not allowed to.
-const NO_ANSWER: &[&str] =
-    &["refused", "timed out", "timeout", "no answer", "reset", "no route", "unreachable", "closed", "eof"];
+const NO_ANSWER: &[&str] = &[
+    "refused",
+    "no connection",
+    "timed out",
+    "timeout",
+    "no answer",
+    "reset",
+    "no route",
+    "unreachable",
+    "closed",
+    "eof",
+];
 
 pub(crate) fn check(inventory: &Inventory, report: &mut Report) {
     for host in inventory.hosts.iter().filter(|h| h.unreachable.is_none() && h.layout != Layout::None) {

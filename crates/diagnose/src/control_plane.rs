@@ -316,7 +316,10 @@ fn unit(
     etcd: &EtcdState,
     report: &mut Report,
 ) -> Option<ComponentVerdict> {
-    let name = format!("{component}.service");
+    let name = match component {
+        Component::Etcd => format!("{}.service", logs::etcd_unit(host)),
+        other => format!("{other}.service"),
+    };
     let unit = host.unit(&name).filter(|u| u.exists());
     let Some(unit) = unit else {
         let why = host.units.get(&name).map(|u| u.why_unknown().unwrap_or("no such unit"));

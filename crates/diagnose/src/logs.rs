@@ -1,6 +1,7 @@
 //! Log lines as evidence: which lines belong to a component, what they say, and when.
 
 use rekindle_model::HostPath;
+use rekindle_model::etcd::EtcdDefinition;
 use rekindle_model::finding::Evidence;
 use rekindle_model::host::{Component, HostFacts};
 
@@ -63,6 +64,8 @@ pub(crate) const ETCD_NO_QUORUM: &[&str] = &[
 /// An expired certificate, whoever says it (Go `crypto/x509`, kubelet bootstrap).
 pub(crate) const CERT_EXPIRED: &[&str] =
     &["certificate has expired or is not yet valid", "bootstrap client certificate is expired"];
+/// Words of a connection that fails over certificates, not over a service that is down.
+pub(crate) const TLS_TROUBLE: &[&str] = &["certificate", "x509", "handshake", "tls"];
 /// A flag that the program does not know (pflag; Go `flag`, which etcd uses).
 pub(crate) const UNKNOWN_FLAG: &[&str] = &["unknown flag: ", "flag provided but not defined: "];
 /// Space ran out.
@@ -115,6 +118,16 @@ fn belongs(host: &HostFacts, component: Component, source: &str) -> bool {
     host.container(component).is_some_and(|c| c.log_path == HostPath::from(source))
         || (source.starts_with('/') && source.contains(&folder))
         || is_journal(source, component.name())
+        || component == Component::Etcd && is_journal(source, etcd_unit(host))
+}
+
+/// The name, without `.service`, of the unit that runs etcd: it need not be `etcd`.
+pub(crate) fn etcd_unit(host: &HostFacts) -> &str {
+    let unit = host.etcd_config.known().and_then(|config| match &config.defined_in {
+        EtcdDefinition::Unit { name, .. } => Some(name.as_str()),
+        EtcdDefinition::Manifest(_) => None,
+    });
+    unit.map_or("etcd", |name| name.strip_suffix(".service").unwrap_or(name))
 }
 
 fn newest(host: &HostFacts, source: &str, lines: &[String], patterns: &[&str]) -> Option<Hit> {

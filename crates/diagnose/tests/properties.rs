@@ -25,6 +25,7 @@ const FAULTS: &[fn(Fixture, usize) -> Fixture] = &[
     Fixture::shut_out,
     Fixture::wiped_first_panics,
     Fixture::rejoin_wiped,
+    Fixture::returned_old_member,
     Fixture::unreachable,
     Fixture::lost_host,
     Fixture::disk_full,

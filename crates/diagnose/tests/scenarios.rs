@@ -7,9 +7,10 @@ mod common;
 use common::dump;
 use rekindle_diagnose::diagnose;
 use rekindle_model::diagnosis::{ComponentVerdict, EtcdVerdict, MemberVerdict};
+use rekindle_model::etcd::EtcdDefinition;
 use rekindle_model::fixtures::Fixture;
 use rekindle_model::host::Component;
-use rekindle_model::{HostId, Seen};
+use rekindle_model::{HostId, MemberId, Seen};
 
 fn host(index: usize) -> HostId {
     HostId(format!("root@10.0.0.{}", 11 + index))
@@ -116,6 +117,25 @@ fn s2_from_one_host_alone() {
     assert!(matches!(d.etcd, EtcdVerdict::Unknown(_)), "{:?}", d.etcd);
 }
 
+// S2 afterwards: a host that was taken for lost comes back with the old cluster's data. It has no part in the present
+// one: it is moved aside and added anew, and its data, though whole, is no member's.
+#[test]
+fn s2_an_old_member_returns() {
+    let d = golden!("s2_old_member_returns", Fixture::kubeadm(3).returned_old_member(2));
+    assert_eq!(d.etcd, EtcdVerdict::QuorumHolds);
+    assert_eq!(d.members[&host(2)], MemberVerdict::Removed(MemberId(0xdead_0001)));
+}
+
+// Trap 2: two wiped, not the first. The last one rejoins under its old id and quorum seems healed; the other can't join.
+#[test]
+fn two_wiped_and_quorum_seems_healed() {
+    let d = golden!("trap2_seems_healed", Fixture::kubeadm(3).lose_data_and_crash(1).rejoin_wiped(2));
+    assert_eq!(d.etcd, EtcdVerdict::QuorumHolds);
+    assert_eq!(d.members[&host(0)], MemberVerdict::Healthy);
+    assert_eq!(d.members[&host(1)], MemberVerdict::DataLost);
+    assert_eq!(d.members[&host(2)], MemberVerdict::RejoinedWiped);
+}
+
 // S3: one of three disks lost, quorum holds: the member is replaced. Also when it is the first, whose manifest makes it
 // bootstrap anew, meet the others and panic (trap 3).
 #[test]
@@ -147,6 +167,33 @@ fn s4_units() {
         d.components[&HostId::local()][&Component::Etcd],
         ComponentVerdict::UnitStopped { unit: "etcd.service".into() }
     );
+}
+
+// etcd's unit need not be called etcd: its state, its journal and what to start are found by its own name.
+#[test]
+fn s4_etcd_unit_of_another_name() {
+    let renamed = Fixture::systemd().stop_etcd(0).host(0, |h| {
+        let unit = h.units.remove("etcd.service").unwrap();
+        h.units.insert("etcd-main.service".into(), unit);
+        h.logs.insert(
+            "journal:etcd-main".into(),
+            vec!["2026-11-22T11:55:00.000000Z closing etcd server".into()],
+        );
+        if let Seen::Known(config) = &mut h.etcd_config {
+            config.defined_in = EtcdDefinition::Unit { name: "etcd-main.service".into(), files: vec![] };
+        }
+    });
+    let d = diagnose(&renamed.build());
+    assert_eq!(
+        d.components[&HostId::local()][&Component::Etcd],
+        ComponentVerdict::UnitStopped { unit: "etcd-main.service".into() }
+    );
+    let quoted: Vec<&str> = d.findings[0].evidence.iter().map(|e| e.source.as_str()).collect();
+    assert!(
+        quoted.contains(&"systemctl show etcd-main") && quoted.contains(&"journal:etcd-main"),
+        "{quoted:?}"
+    );
+    assert_eq!(d.failed_since.unwrap().0, 1_795_348_500_000);
 }
 
 // S5: nothing is lost. A stopped etcd, a moved manifest, a stopped kubelet, a flag that the API server does not know.
@@ -272,6 +319,22 @@ fn s9_rejoined_after_a_wipe() {
         }
     });
     assert_eq!(diagnose(&untold.build()).etcd, EtcdVerdict::Healthy);
+}
+
+// A db whose rows were not read has no count of keys: it is taken neither for empty nor for an imposter.
+#[test]
+fn a_store_that_was_not_read_through_is_not_called_empty() {
+    let fixture = Fixture::kubeadm(3).stop_etcd(2).host(2, |h| {
+        if let Seen::Known(data) = &mut h.etcd_data
+            && let Seen::Known(db) = &mut data.db
+        {
+            db.live_keys = 0;
+            db.hash_kv = 0;
+            db.revision = 1;
+            db.kube_system_uid = Seen::default();
+        }
+    });
+    assert_eq!(diagnose(&fixture.build()).members[&host(2)], MemberVerdict::StoppedIntact);
 }
 
 // S9b: an earlier run raised the revision; a store below what it saw is told, though it is the same cluster.

@@ -128,7 +128,8 @@ fn certificates(host: &HostFacts, member: &Member, report: &mut Report) {
     ) {
         return;
     }
-    let note = host.etcd_live.known().and_then(|l| l.note.as_ref());
+    let note =
+        host.etcd_live.known().and_then(|l| l.note.as_ref()).filter(|n| logs::matches(n, logs::TLS_TROUBLE));
     let said = note.map(|note| seen_at(&host.id, "etcd connection", note));
     let hit = logs::component(host, Component::Etcd, logs::CERT_EXPIRED);
     let mut evidence = said.into_iter().chain(hit.map(|h| h.evidence));

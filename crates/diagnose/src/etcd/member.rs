@@ -193,8 +193,9 @@ fn shell(host: &HostFacts) -> Option<Vec<Evidence>> {
     })
 }
 
-/// Whether the present members removed this one: by its own log line, or because a member of another host that is in
-/// quorum does not list it. A learner under a new id on this host has its own id in the list.
+/// Whether the present members removed this one, or never knew it (they were restored without it): by its own log line,
+/// or because a member of another host that is in quorum does not list it. A learner under a new id on this host has
+/// its own id in the list.
 fn removed(inventory: &Inventory, host: &HostFacts) -> Option<(MemberVerdict, Vec<Evidence>)> {
     let wal = host.etcd_data.known()?.wal.known()?;
     let id = status(host).map(|s| s.member_id).or(wal.member_id)?;
@@ -202,12 +203,11 @@ fn removed(inventory: &Inventory, host: &HostFacts) -> Option<(MemberVerdict, Ve
     let said = line(host, logs::ETCD_REMOVED).filter(|_| status(host).is_none());
     let missing = inventory.hosts.iter().filter(|other| other.id != host.id).find_map(|other| {
         let live = other.etcd_live.known().filter(|live| live.quorum.known() == Some(&true))?;
-        let same = live.status.known().map(|s| s.cluster_id) == wal.cluster_id;
         let members = live.members.known().filter(|members| !members.is_empty())?;
         let listed = members.iter().any(|m| m.id == id);
         // an imposter's list is no list of the cluster's
         let real = reference::imposter(inventory, other).is_none();
-        (same && !listed && real).then(|| members_line(other, members.iter().map(|m| m.id)))
+        (!listed && real).then(|| members_line(other, members.iter().map(|m| m.id)))
     });
     if in_quorum || said.is_none() && missing.is_none() {
         return None;
@@ -275,8 +275,9 @@ fn exited(host: &HostFacts) -> Option<Evidence> {
         let text = format!("exited with {code} ({}), attempt {}", container.reason, container.attempt);
         return Some(seen_at(&host.id, "container etcd", text));
     }
-    let unit = host.unit("etcd").filter(|u| host.layout == Layout::Units && !u.is_active())?;
-    Some(seen_at(&host.id, "systemctl show etcd", crate::runtime::state(unit)))
+    let name = logs::etcd_unit(host);
+    let unit = host.unit(name).filter(|u| host.layout == Layout::Units && !u.is_active())?;
+    Some(seen_at(&host.id, format!("systemctl show {name}"), crate::runtime::state(unit)))
 }
 
 fn hit(host: &HostFacts, patterns: &[&str]) -> Option<Hit> {
