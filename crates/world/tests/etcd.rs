@@ -246,8 +246,8 @@ async fn certificate_trouble_is_told_apart_from_down() {
     let no_identity = EtcdEndpoint { cert: None, key: None, ..good.clone() };
     let no_file = EtcdEndpoint { cacert: Some(HostPath(other.dir.join("none.crt"))), ..good.clone() };
     let wrong_name = EtcdEndpoint { url: good.url.replace("127.0.0.1", "127.0.0.2"), ..good.clone() };
-    let cases =
-        [(wrong_ca, "invalid peer certificate"), (no_identity, "ertificateRequired"), (no_file, "none.crt")];
+    // whether the alert "certificate required" arrives before the end of the connection is a race
+    let cases = [(wrong_ca, "invalid peer certificate"), (no_identity, "ertificate"), (no_file, "none.crt")];
     for (endpoint, word) in cases {
         let fault = ask(&endpoint, EtcdCall::Status).await.unwrap_err();
         assert!(fault.what.contains(word) && fault.what.contains(&endpoint.url), "{}", fault.what);

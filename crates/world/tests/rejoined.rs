@@ -61,8 +61,7 @@ fn wal(inventory: &Inventory, member: usize) -> &WalFacts {
 fn expect(line: &str, story: &str, inventory: &Inventory, wiped: Option<usize>) {
     let diagnosis = diagnose(inventory);
     for (at, host) in inventory.hosts.iter().enumerate() {
-        let expected =
-            if wiped == Some(at) { MemberVerdict::RejoinedWiped } else { MemberVerdict::Healthy };
+        let expected = if wiped == Some(at) { MemberVerdict::RejoinedWiped } else { MemberVerdict::Healthy };
         let log = wal(inventory, at);
         assert_eq!(
             diagnosis.members[&host.id], expected,
@@ -80,11 +79,19 @@ fn fill(etcd: &Etcd, member: &Member, keys: usize) {
     }
 }
 
-/// Kills a member, empties its disk and starts it again: quorum "heals", and nothing says so.
+/// Kills a member, empties its disk and starts it again under its old id. It comes back only when the leader has
+/// changed since: one that remembers what the member acknowledged makes it panic. So the others are restarted first.
 fn wipe_and_rejoin(etcd: &Etcd, members: &mut [Member], which: usize) {
     let initial = initial_cluster(members);
-    members[which].kill();
+    members.iter_mut().for_each(Member::kill);
     std::fs::remove_dir_all(&members[which].dir).unwrap();
+    for (at, member) in members.iter_mut().enumerate() {
+        if at != which {
+            member.start(etcd, &initial, "existing");
+        }
+    }
+    let other = usize::from(which == 0);
+    members[other].wait_ready(etcd);
     members[which].start(etcd, &initial, "existing");
     members[which].wait_ready(etcd);
 }
@@ -132,6 +139,47 @@ async fn a_first_member_that_was_wiped_is_named() {
     }
 }
 
+// The leader did not change: it knows what the wiped member had acknowledged, and the member panics ("tocommit .. is
+// out of range"). Its data is lost, the others hold quorum, and its last words are quoted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wiped_member_that_panics_has_lost_its_data() {
+    for line in ETCD_LINES {
+        let etcd = etcd_line(line).unwrap();
+        let folder = Folder::new();
+        let mut members = start_cluster(&etcd, folder.path(), &["cp1", "cp2", "cp3"]);
+        fill(&etcd, &members[0], 150);
+        let leader = leader(&observe(&members).await);
+        let which = (leader + 1) % 3;
+        members[which].kill();
+        std::fs::remove_dir_all(&members[which].dir).unwrap();
+        let initial = initial_cluster(&members);
+        members[which].start(&etcd, &initial, "existing");
+        let log = members[which].dir.with_extension("log");
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while !std::fs::read_to_string(&log).unwrap().contains("out of range") {
+            assert!(std::time::Instant::now() < deadline, "etcd {line}: no panic in 20 s");
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        members[which].kill();
+        let mut inventory = observe(&members).await;
+        let host = &mut inventory.hosts[which];
+        host.processes = Seen::Known(Vec::new());
+        let lines = std::fs::read_to_string(&log).unwrap().lines().map(str::to_owned).collect();
+        host.logs.insert("journal:etcd".into(), lines);
+        let diagnosis = diagnose(&inventory);
+        let id = &inventory.hosts[which].id;
+        assert_eq!(diagnosis.members[id], MemberVerdict::DataLost, "etcd {line}: {:#?}", diagnosis.findings);
+        assert_eq!(diagnosis.etcd, EtcdVerdict::QuorumHolds, "etcd {line}");
+        let finding = diagnosis.findings.iter().find(|f| f.code == "RK-E01").unwrap();
+        assert!(finding.evidence.iter().any(|e| e.text.contains("out of range")), "{finding:#?}");
+    }
+}
+
+fn leader(inventory: &Inventory) -> usize {
+    let status = |host: &HostFacts| host.etcd_live.known().unwrap().status.known().unwrap().clone();
+    inventory.hosts.iter().position(|host| status(host).leader == status(host).member_id).unwrap()
+}
+
 // kubeadm's way: one member, two more as learners, promoted. Nobody is suspected, not even after a change of leader.
 // Then one is wiped and gets the whole log from its first entry: its vote stands there before it knew anything.
 #[tokio::test(flavor = "multi_thread")]
@@ -158,7 +206,11 @@ async fn a_member_that_was_sent_a_snapshot_is_judged_by_its_vote() {
     for line in ETCD_LINES {
         let etcd = etcd_line(line).unwrap();
         let folder = Folder::new();
-        let catch_up = if line == "3.5" { "--experimental-snapshot-catchup-entries" } else { "--snapshot-catchup-entries" };
+        let catch_up = if line == "3.5" {
+            "--experimental-snapshot-catchup-entries"
+        } else {
+            "--snapshot-catchup-entries"
+        };
         let wrapper = folder.path().join("etcd.sh");
         let text = format!("#!/bin/sh\nexec {} \"$@\" --snapshot-count=10 {catch_up}=5\n", etcd.etcd);
         std::fs::write(&wrapper, text).unwrap();
@@ -171,11 +223,17 @@ async fn a_member_that_was_sent_a_snapshot_is_judged_by_its_vote() {
         }
         fill(&etcd, &members[0], 40);
         let before = observe(&members).await;
-        assert!(wal(&before, 1).birth.as_ref().unwrap().first_snapshot_index > 0, "etcd {line}: no snapshot was sent");
+        assert!(
+            wal(&before, 1).birth.as_ref().unwrap().first_snapshot_index > 0,
+            "etcd {line}: no snapshot was sent"
+        );
         expect(line, "joined by snapshot", &before, None);
         wipe_and_rejoin(&etcd, &mut members, 1);
         let after = observe(&members).await;
-        assert!(wal(&after, 1).birth.as_ref().unwrap().first_snapshot_index > 0, "etcd {line}: no snapshot was sent");
+        assert!(
+            wal(&after, 1).birth.as_ref().unwrap().first_snapshot_index > 0,
+            "etcd {line}: no snapshot was sent"
+        );
         expect(line, "wiped", &after, Some(1));
     }
 }

@@ -19,7 +19,12 @@ use tonic::transport::Endpoint;
 #[derive(Clone, Debug)]
 pub(super) struct Connection {
     channel: Channel,
+    tls: bool,
 }
+
+/// Added to a connection closed under a call over TLS. In TLS 1.3 the server looks at the client's certificate after
+/// the client takes the handshake for done; its alert then races with the first request, and may get lost.
+pub(super) const CLOSED: &str = "the member stopped, or does not accept this client certificate";
 
 impl Connection {
     /// Connects, with the TLS handshake done, so that "refused" and "bad certificate" are told apart here.
@@ -29,7 +34,7 @@ impl Connection {
         let channel = connected
             .map_err(|_| Fault::unavailable(format!("no connection within {} s", CONNECT.as_secs())))?
             .map_err(|e| Fault { kind: tls::connect_kind(&e), what: format!("connect: {}", chain(&e)) })?;
-        Ok(Self { channel: Channel::Tonic(channel) })
+        Ok(Self { channel: Channel::Tonic(channel), tls: endpoint.url.starts_with("https:") })
     }
 
     /// A client on this connection; cheap.
@@ -44,6 +49,10 @@ impl Connection {
         call: impl Future<Output = Result<T, Error>>,
     ) -> Outcome<T> {
         match tokio::time::timeout(limit, call).await {
+            Ok(Err(error)) if self.tls && closed(&error) => {
+                let fault = fault(error);
+                Err(Fault { what: format!("{}: {CLOSED}", fault.what), ..fault })
+            }
             Ok(answer) => answer.map_err(fault),
             Err(_) => Err(Fault::unavailable(format!("no answer within {} s", limit.as_secs()))),
         }
@@ -82,6 +91,12 @@ fn tls_options(endpoint: &EtcdEndpoint, host: &str, root: &Utf8Path) -> Outcome<
         options = options.identity(identity);
     }
     Ok(options)
+}
+
+/// Whether the connection was closed under a call; a status that etcd sends has no cause on this side.
+fn closed(error: &Error) -> bool {
+    let Error::GRpcStatus(status) = error else { return false };
+    status.code() == Code::Cancelled && std::error::Error::source(status).is_some()
 }
 
 /// A failed call, with the causes that the gRPC library keeps behind the status.

@@ -1,6 +1,6 @@
 //! What one running etcd says of itself: everything at once, each part for itself, all within [`LIMIT`].
 
-use super::connect::Connection;
+use super::connect::{CLOSED, Connection};
 use super::{count_keys, members, status};
 use crate::fault::{Fault, Outcome};
 use crate::host::HostErrorKind;
@@ -57,7 +57,8 @@ fn nothing(endpoint: &EtcdEndpoint, fault: &Fault) -> EtcdLive {
 
 /// Trouble worth telling: everything but "nobody there" and "not now".
 fn note(fault: &Fault) -> Option<String> {
-    (!matches!(fault.kind, HostErrorKind::Unavailable | HostErrorKind::Refused)).then(|| fault.what.clone())
+    let expected = matches!(fault.kind, HostErrorKind::Unavailable | HostErrorKind::Refused);
+    (!expected || fault.what.contains(CLOSED)).then(|| fault.what.clone())
 }
 
 async fn bounded<T>(part: impl Future<Output = Outcome<T>>) -> Outcome<T> {

@@ -27,7 +27,7 @@ const MAX_PROGRAM_BYTES: u64 = 512 << 20;
 /// What runs on the host, in words of POSIX `sh` alone and without `!`, `'` or `\`, so that every login shell hands it
 /// on unharmed inside single quotes. Only `@HASH@` (64 hex digits), `@SIZE@` (a number) and `@SUDO@` (ours) are filled
 /// in. It finds a folder of its own to execute from: made 0700, owned by this user, no symlink, and a file there can
-/// be run (`noexec` shows by trying). It removes nothing but its own trial file and a copy with a wrong hash.
+/// be run (`noexec` shows by trying). It removes nothing but its own trial file, half a copy, and a copy with a wrong hash.
 const SCRIPT: &str = r#"umask 077; u=$(id -u); p=""; echo "REKINDLE-HOST $(uname -s) $(uname -m)";
 for d in "$XDG_RUNTIME_DIR" /run /var/tmp /tmp "$HOME"; do
 if [ -n "$d" ] && [ -d "$d" ] && [ -w "$d" ]; then :; else continue; fi;
@@ -39,7 +39,8 @@ chmod 700 "$t"; "$t" 2>/dev/null; r=$?; rm -f "$t";
 if [ "$r" -eq 0 ]; then p="$f/rekindle-@HASH@"; break; fi; done;
 if [ -z "$p" ]; then echo REKINDLE-NOWHERE; exit 1; fi;
 if [ -x "$p" ] && [ "$(wc -c < "$p")" -eq @SIZE@ ]; then echo REKINDLE-HAVE; else
-echo REKINDLE-SEND; head -c @SIZE@ > "$p.$$"; chmod 700 "$p.$$"; mv -f "$p.$$" "$p"; fi;
+echo REKINDLE-SEND; head -c @SIZE@ > "$p.$$"; chmod 700 "$p.$$";
+if [ "$(wc -c < "$p.$$")" -eq @SIZE@ ]; then mv -f "$p.$$" "$p"; else rm -f "$p.$$"; exit 1; fi; fi;
 if command -v sha256sum >/dev/null 2>&1; then s=$(sha256sum < "$p");
 if [ "${s%% *}" = @HASH@ ]; then :; else rm -f "$p"; echo REKINDLE-BAD; exit 1; fi; fi;
 exec @SUDO@ "$p" serve"#;

@@ -1,6 +1,6 @@
 //! The near end of a channel: many requests and files at once over one pair of pipes, told apart by their ids.
 
-use super::frame::{self, Body};
+use super::frame::{self, Body, Frame};
 use super::transfer::{receive_file, send_file};
 use super::wire::{EVENTS, Event, Outbox, broken, json, parse_reply, send, spawn_writer};
 use crate::Progress;
@@ -52,9 +52,10 @@ struct Place<'a> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.channel.table.lock().remove(&self.id);
-        if !self.done {
-            // best effort: without it the far end only works for nothing
-            let _ = self.channel.outbox.try_send(frame::Frame { id: self.id, body: Body::Cancel });
+        if let (false, Ok(runtime)) = (self.done, tokio::runtime::Handle::try_current()) {
+            // Without it the far end would wait for the rest of a file; a channel that broke needs no telling.
+            let (outbox, frame) = (self.channel.outbox.clone(), Frame { id: self.id, body: Body::Cancel });
+            runtime.spawn(async move { outbox.send(frame).await });
         }
     }
 }

@@ -9,31 +9,31 @@ use std::time::{Duration, Instant};
 use testbed::components::Etcd;
 
 /// Ports that nobody listens on now.
-pub fn free_ports(count: usize) -> Vec<u16> {
+pub(crate) fn free_ports(count: usize) -> Vec<u16> {
     let bound: Vec<_> = (0..count).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     bound.iter().map(|l| l.local_addr().unwrap().port()).collect()
 }
 
 /// A folder for a test, as a UTF-8 path.
-pub struct Folder(tempfile::TempDir);
+pub(crate) struct Folder(tempfile::TempDir);
 
 impl Folder {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
-    pub fn path(&self) -> &Utf8Path {
+    pub(crate) fn path(&self) -> &Utf8Path {
         Utf8Path::from_path(self.0.path()).unwrap()
     }
 }
 
 /// A CA with certificates as kubeadm makes them: for servers and clients, by name and address.
-pub struct Pki {
-    pub dir: Utf8PathBuf,
+pub(crate) struct Pki {
+    pub(crate) dir: Utf8PathBuf,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Pki {
-    pub fn new(dir: &Utf8Path) -> Self {
+    pub(crate) fn new(dir: &Utf8Path) -> Self {
         std::fs::create_dir_all(dir).unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -44,14 +44,26 @@ impl Pki {
     }
 
     /// Writes `NAME.crt` and `NAME.key` for these names and addresses.
-    pub fn issue(&self, name: &str, sans: &[&str], expired: bool) {
+    pub(crate) fn issue(&self, name: &str, sans: &[&str], expired: bool) {
         let sans: Vec<String> = sans.iter().map(|s| (*s).to_owned()).collect();
         let mut params = CertificateParams::new(sans).unwrap();
-        params.distinguished_name.push(rcgen::DnType::CommonName, name);
         if expired {
             params.not_before = rcgen::date_time_ymd(2020, 1, 1);
             params.not_after = rcgen::date_time_ymd(2021, 1, 1);
         }
+        self.sign(name, params);
+    }
+
+    /// The same for a client that is a member of a group, as Kubernetes reads certificates.
+    pub(crate) fn issue_for_group(&self, name: &str, group: &str) {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(rcgen::DnType::OrganizationName, group);
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(name, params);
+    }
+
+    fn sign(&self, name: &str, mut params: CertificateParams) {
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
         let key = KeyPair::generate().unwrap();
         let cert = params.signed_by(&key, &self.issuer).unwrap();
         std::fs::write(self.dir.join(format!("{name}.crt")), cert.pem()).unwrap();
@@ -60,33 +72,33 @@ impl Pki {
 }
 
 /// One etcd process.
-pub struct Member {
-    pub name: String,
-    pub dir: Utf8PathBuf,
-    pub client_port: u16,
-    pub peer_port: u16,
-    pub tls: Option<Utf8PathBuf>,
+pub(crate) struct Member {
+    pub(crate) name: String,
+    pub(crate) dir: Utf8PathBuf,
+    pub(crate) client_port: u16,
+    pub(crate) peer_port: u16,
+    pub(crate) tls: Option<Utf8PathBuf>,
     process: Option<Child>,
 }
 
 impl Member {
-    pub fn new(dir: &Utf8Path, name: &str, tls: Option<Utf8PathBuf>) -> Self {
+    pub(crate) fn new(dir: &Utf8Path, name: &str, tls: Option<Utf8PathBuf>) -> Self {
         let ports = free_ports(2);
         let dir = dir.join(name);
         Self { name: name.into(), dir, client_port: ports[0], peer_port: ports[1], tls, process: None }
     }
 
-    pub fn peer_url(&self) -> String {
+    pub(crate) fn peer_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.peer_port)
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://127.0.0.1:{}", self.client_port)
     }
 
     /// How Rekindle reaches it; certificate files as paths under the root `/`.
-    pub fn endpoint(&self) -> EtcdEndpoint {
+    pub(crate) fn endpoint(&self) -> EtcdEndpoint {
         let file = |name: &str| self.tls.as_ref().map(|dir| HostPath(dir.join(name)));
         EtcdEndpoint {
             url: self.url(),
@@ -96,7 +108,7 @@ impl Member {
         }
     }
 
-    pub fn start(&mut self, etcd: &Etcd, initial_cluster: &str, state: &str) {
+    pub(crate) fn start(&mut self, etcd: &Etcd, initial_cluster: &str, state: &str) {
         let log = std::fs::File::create(self.dir.with_extension("log")).unwrap();
         let mut command = Command::new(&etcd.etcd);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).env_clear();
@@ -113,7 +125,7 @@ impl Member {
         self.process = Some(command.spawn().unwrap());
     }
 
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill().unwrap();
             process.wait().unwrap();
@@ -121,7 +133,7 @@ impl Member {
     }
 
     /// Output of etcdctl against this member; it must succeed.
-    pub fn ctl(&self, etcd: &Etcd, args: &[&str]) -> String {
+    pub(crate) fn ctl(&self, etcd: &Etcd, args: &[&str]) -> String {
         let mut command = Command::new(&etcd.etcdctl);
         command.args(["--endpoints", &self.url()]).args(args);
         if let Some(tls) = &self.tls {
@@ -135,7 +147,7 @@ impl Member {
     }
 
     /// Waits until it serves writes.
-    pub fn wait_ready(&self, etcd: &Etcd) {
+    pub(crate) fn wait_ready(&self, etcd: &Etcd) {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             let mut command = Command::new(&etcd.etcdctl);
@@ -167,12 +179,12 @@ impl Drop for Member {
 }
 
 /// `--initial-cluster` of these members.
-pub fn initial_cluster(members: &[Member]) -> String {
+pub(crate) fn initial_cluster(members: &[Member]) -> String {
     members.iter().map(|m| format!("{}={}", m.name, m.peer_url())).collect::<Vec<_>>().join(",")
 }
 
 /// A running cluster over plain HTTP.
-pub fn start_cluster(etcd: &Etcd, dir: &Utf8Path, names: &[&str]) -> Vec<Member> {
+pub(crate) fn start_cluster(etcd: &Etcd, dir: &Utf8Path, names: &[&str]) -> Vec<Member> {
     let mut members: Vec<_> = names.iter().map(|name| Member::new(dir, name, None)).collect();
     let initial = initial_cluster(&members);
     members.iter_mut().for_each(|m| m.start(etcd, &initial, "new"));

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 const SSHD: &str = "/usr/sbin/sshd";
 
 /// An sshd that lets the user of the tests in with one key.
-pub struct Server {
+pub(crate) struct Server {
     folder: tempfile::TempDir,
     process: Child,
 }
 
 impl Server {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         assert!(Utf8Path::new(SSHD).exists(), "{SSHD} is missing: install the package openssh-server");
         let folder = tempfile::tempdir().unwrap();
         let dir = Utf8Path::from_path(folder.path()).unwrap();
@@ -58,17 +58,17 @@ impl Server {
         Self { folder, process }
     }
 
-    pub fn path(&self, name: &str) -> Utf8PathBuf {
+    pub(crate) fn path(&self, name: &str) -> Utf8PathBuf {
         Utf8Path::from_path(self.folder.path()).unwrap().join(name)
     }
 
-    pub fn options(&self) -> SshOptions {
+    pub(crate) fn options(&self) -> SshOptions {
         let helper = Some(env!("CARGO_BIN_EXE_serve-for-tests").into());
         SshOptions { config: Some(self.path("config")), helper, sudo: false }
     }
 
     /// Process ids of the sessions: children of this sshd and what they run.
-    pub fn sessions(&self) -> Vec<u32> {
+    pub(crate) fn sessions(&self) -> Vec<u32> {
         let children = |pid: u32| {
             let tasks =
                 std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
@@ -84,9 +84,9 @@ impl Server {
     }
 
     /// Kills every session, as a host that loses power does.
-    pub fn kill_sessions(&self) {
+    pub(crate) fn kill_sessions(&self) {
         for pid in self.sessions() {
-            let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
+            let _ = Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status();
         }
     }
 }
