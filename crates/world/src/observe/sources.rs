@@ -69,8 +69,21 @@ async fn of_member(world: &World, host: &HostFacts, taken_ms: i64) -> Option<Sou
         Some(db) => Seen::Known(db.clone()),
         None => Seen::Unknown(data.db.why_unknown().unwrap_or_default().to_owned()),
     };
-    let when = Seen::Unknown("when the member stopped is not recorded in its files".into());
+    // etcd commits ten times a second while anything is written, and leases are renewed all the time.
+    let when = match (world.host(&host.id), host.etcd_config.known()) {
+        (Some(asked), Some(config)) => modified(asked.as_ref(), &config.data_dir.join("member/snap/db")).await,
+        _ => Seen::Unknown("where its data lies is not known".into()),
+    };
     Some(candidate(SourceKind::Store(host.id.clone()), facts, when))
+}
+
+/// When a file was last written to.
+async fn modified(host: &dyn Host, path: &HostPath) -> Seen<i64> {
+    match within(host, QUICK, "stat", host.stat(path)).await {
+        Ok(Some(stat)) => Seen::Known(stat.modified_ms),
+        Ok(None) => Seen::Unknown(format!("{path}: does not exist")),
+        Err(error) => Seen::Unknown(error.what),
+    }
 }
 
 fn seen<T>(result: Result<T, String>) -> Seen<T> {
