@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::{Cluster, LINES, Member, etcd, fill_without_leases, parse, source, tool};
-use etcd_disk::restore::{Form, RestoreOptions, RestoredDb, Target, restore_members};
+use etcd_disk::restore::{Form, RestoreOptions, RestoredDb, Target, restore_members, write_db};
 use etcd_disk::snapshot::{SnapshotFile, TrailerPolicy, VerifyOptions};
 use serde_json::Value;
 
@@ -264,6 +264,79 @@ fn etcdutl_hashkv_agrees() {
             assert_eq!(answer["compactRevision"].as_i64(), Some(restored.compact_revision), "{form:?}");
         }
     }
+}
+
+/// The story: the database outgrew its quota, the cluster takes no writes, and the snapshot carries the alarm. A stock
+/// restore brings the alarm back; here it is cleared when the new file has room, else refused with what to do.
+#[test]
+fn a_full_store_takes_writes_again() {
+    const QUOTA: u64 = 8 << 20;
+    for line in LINES {
+        let dir = tempfile::tempdir().unwrap();
+        let mut full = Cluster::new(line, 1, dir.path(), "full");
+        full.flags = vec![format!("--quota-backend-bytes={QUOTA}")];
+        full.start();
+        let big = "x".repeat(1 << 20);
+        let url = full.members[0].client_url();
+        let mut puts = 0;
+        while full.raw(&[&url], &["put", "big"], &big).status.success() {
+            puts += 1;
+            assert!(puts < 30, "the quota is never reached");
+        }
+        assert!(full.ctl(&["alarm", "list"]).contains("NOSPACE"));
+        let snapshot = dir.path().join("full.db");
+        full.ctl(&["snapshot", "save", snapshot.to_str().unwrap()]);
+        full.stop();
+
+        let stock = stock_restore(line, &snapshot, &subdir(dir.path(), "stock"), None);
+        assert!(!stock.raw(&[&stock.members[0].client_url()], &["put", "k", "v"], "").status.success());
+
+        let source = SnapshotFile::open(&snapshot, TrailerPolicy::Required).unwrap();
+        let mut cluster = Cluster::new(line, 1, &subdir(dir.path(), "new"), "room");
+        cluster.flags.clone_from(&full.flags);
+        let options = RestoreOptions { quota_bytes: Some(QUOTA), ..RestoreOptions::default() };
+        let out = dir.path().join("refused.db");
+        let refused =
+            write_db(&source, Form::Exact, &cluster.founded(), &options, &out, &mut |_, _| {}).unwrap_err();
+        assert!(refused.to_string().contains("--quota-backend-bytes"), "{refused}");
+        assert!(!out.exists(), "nothing half-written is left");
+
+        let restored = restore(&mut cluster, &snapshot, Form::Bumped { to_revision: RAISED });
+        assert_eq!(restored.cleared_alarms.len(), 1);
+        assert!(restored.bytes < QUOTA);
+        cluster.start();
+        assert_eq!(cluster.ctl(&["alarm", "list"]).trim(), "");
+        cluster.ctl(&["put", "k", "v"]);
+    }
+}
+
+/// The story: a restored cluster is lost again, and its snapshot restored with another raise. The first one's empty
+/// key must not stay beside the second's, and a raise that does not go up is refused.
+#[test]
+fn a_restored_store_is_restored_again() {
+    let line = "3.6";
+    let dir = tempfile::tempdir().unwrap();
+    let (mut first, snapshot) = source(line, dir.path());
+    first.stop();
+    let mut second = Cluster::new(line, 1, &subdir(dir.path(), "second"), "second");
+    restore(&mut second, &snapshot, Form::Bumped { to_revision: RAISED });
+    second.start();
+    second.ctl(&["put", "/registry/second", "life"]);
+    let again = dir.path().join("again.db");
+    second.ctl(&["snapshot", "save", again.to_str().unwrap()]);
+    let kept = without_the_empty_key(second.content());
+    second.stop();
+    let mut third = Cluster::new(line, 3, &subdir(dir.path(), "third"), "third");
+    let source = SnapshotFile::open(&again, TrailerPolicy::Required).unwrap();
+    let out = dir.path().join("lower.db");
+    let lower = Form::Bumped { to_revision: RAISED };
+    let options = RestoreOptions::default();
+    let refused = write_db(&source, lower, &third.founded(), &options, &out, &mut |_, _| {}).unwrap_err();
+    assert!(refused.to_string().contains("not above"), "{refused}");
+    let restored = restore(&mut third, &again, Form::Bumped { to_revision: 2 * RAISED });
+    third.start();
+    members_agree(&third, &restored);
+    assert_eq!(without_the_empty_key(third.content()), kept);
 }
 
 #[test]

@@ -17,6 +17,8 @@
 mod apply;
 mod store;
 mod tail;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;

@@ -18,6 +18,8 @@ use std::path::PathBuf;
 
 pub use frame::decode_bytes;
 pub use read::{facts, read};
+#[cfg(test)]
+pub(crate) use write::Encoder;
 pub(crate) use write::{TERM, conf_state, create};
 
 use crate::ids::EtcdId;

@@ -95,13 +95,13 @@ pub(crate) fn conf_state(cluster: &NewCluster) -> ConfState {
 
 /// Frames records and runs the checksum on.
 #[derive(Default)]
-pub(super) struct Encoder {
-    pub(super) bytes: Vec<u8>,
-    pub(super) crc: u32,
+pub(crate) struct Encoder {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) crc: u32,
 }
 
 impl Encoder {
-    pub(super) fn record(&mut self, kind: i64, data: Option<Vec<u8>>) {
+    pub(crate) fn record(&mut self, kind: i64, data: Option<Vec<u8>>) {
         self.crc = crc32c::crc32c_append(self.crc, data.as_deref().unwrap_or_default());
         let record = WalRecord { kind: Some(kind), crc: Some(self.crc), data }.encode_to_vec();
         let (field, pad) = join_length(record.len());
