@@ -6,7 +6,7 @@ use super::{Member, reference};
 use crate::logs::{self, Hit};
 use crate::report::seen_at;
 use rekindle_model::diagnosis::MemberVerdict;
-use rekindle_model::etcd::{EtcdDataFacts, EtcdStatus};
+use rekindle_model::etcd::{ConfChangeKind, EtcdDataFacts, EtcdStatus, WalFacts};
 use rekindle_model::finding::Evidence;
 use rekindle_model::host::{Component, HostFacts, Layout, OpenFile, ProcessFacts};
 use rekindle_model::inventory::Inventory;
@@ -179,18 +179,31 @@ fn stopped(host: &HostFacts, data: &EtcdDataFacts, no_answer: Evidence) -> (Memb
     }
 }
 
-/// A db without one key and no WAL: what an etcd leaves that started on an empty folder and could not join.
+/// A db without one key, and no log, or one that this member did not begin itself: what an etcd leaves that started on
+/// an empty folder and could not join, or met a leader that knew it and panicked.
 fn shell(host: &HostFacts) -> Option<Vec<Evidence>> {
     let data = host.etcd_data.known()?;
     let db = data.db.known()?;
     let empty = db.violations.is_empty() && reference::rows_read(db) && db.live_keys == 0 && db.revision <= 1;
-    (empty && data.wal.known().is_none() && status(host).is_none()).then(|| {
-        let wal = data.wal.why_unknown().unwrap_or_default();
-        let text = format!("an empty db at revision {} and no log ({wal})", db.revision);
+    let log = match &data.wal {
+        Seen::Unknown(why) => format!("no log ({why})"),
+        Seen::Known(wal) if !bootstrapped(wal) => format!("a log of {} entries", wal.last_index),
+        Seen::Known(_) => return None,
+    };
+    (empty && status(host).is_none()).then(|| {
+        let text = format!("an empty db at revision {} and {log}", db.revision);
         let mut evidence = vec![seen_at(&host.id, data_dir(host), text)];
         evidence.extend(line(host, logs::ETCD_SHUT_OUT));
+        evidence.extend(line(host, logs::ETCD_LOG_LOST));
         evidence
     })
+}
+
+/// Whether this member began its cluster: its own addition is an entry of term 1 (raft `RawNode.Bootstrap`).
+fn bootstrapped(wal: &WalFacts) -> bool {
+    wal.conf_changes
+        .iter()
+        .any(|c| c.term == 1 && c.kind == ConfChangeKind::AddVoter && Some(c.member) == wal.member_id)
 }
 
 /// Whether the present members removed this one, or never knew it (they were restored without it): by its own log line,
