@@ -219,9 +219,19 @@ pub(crate) fn inspect_snapshot(path: &Utf8Path, has_trailer: bool) -> Outcome<Re
     Ok(Reply::Db(Box::new(facts), sha256))
 }
 
-/// Replays a stopped member's db and WAL into one new db file.
-pub(crate) fn replay(_data_dir: &Utf8Path, _wal_dir: Option<&Utf8Path>, _to: &Utf8Path) -> Outcome<Reply> {
-    Err(Fault::failed("stores are not replayed yet"))
+/// Replays a stopped member's db and WAL into one new db file, which is verified before it gets its name.
+pub(crate) fn replay(data_dir: &Utf8Path, wal_dir: Option<&Utf8Path>, to: &Utf8Path) -> Outcome<Reply> {
+    let db = data_dir.join("member/snap/db");
+    let wal = wal_dir.map_or_else(|| data_dir.join("member/wal"), Utf8Path::to_owned);
+    let part = Utf8PathBuf::from(format!("{to}.part"));
+    // What a broken-off attempt left: the file must be a new one.
+    drop(durable::create(&part, durable::PRIVATE_FILE)?);
+    std::fs::remove_file(&part).map_err(|e| Fault::io(format!("remove {part}"), &e))?;
+    etcd_disk::replay::replay(db.as_std_path(), wal.as_std_path(), part.as_std_path()).map_err(|e| fault(&e))?;
+    let (facts, sha256) = verified(&part, TrailerPolicy::Skip).map_err(|e| fault(&e))?;
+    let file = std::fs::File::open(&part).map_err(|e| Fault::io(format!("open {part}"), &e))?;
+    durable::publish(&file, &part, to)?;
+    Ok(Reply::Db(Box::new(facts), sha256))
 }
 
 /// What `WriteMember` asks for, paths resolved.
