@@ -152,7 +152,7 @@ impl Cluster {
         let begin = Instant::now();
         for index in 0..self.members.len() {
             let url = self.members[index].client_url();
-            while !self.raw(&[&url], &["endpoint", "health", "--command-timeout=2s"], "").status.success() {
+            while !self.raw(&[&url], &["get", "health", "--command-timeout=2s"], "").status.success() {
                 let member = &mut self.members[index];
                 let exited = member.child.as_mut().and_then(|child| child.try_wait().unwrap());
                 let log = member.data_dir.with_extension("log");
