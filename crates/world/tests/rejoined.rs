@@ -96,25 +96,30 @@ fn wipe_and_rejoin(etcd: &Etcd, members: &mut [Member], which: usize) {
     members[which].wait_ready(etcd);
 }
 
+/// Asks etcdctl until it agrees: a cluster counts as unhealthy for 5 s after each new member.
+fn ctl_patiently(etcd: &Etcd, member: &Member, args: &[&str]) -> Vec<u8> {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    loop {
+        let mut command = std::process::Command::new(&etcd.etcdctl);
+        let output = command.args(["--endpoints", &member.url()]).args(args).output().unwrap();
+        if output.status.success() {
+            return output.stdout;
+        }
+        let why = String::from_utf8_lossy(&output.stderr);
+        assert!(std::time::Instant::now() < deadline, "etcdctl {args:?} fails for 30 s: {why}");
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+}
+
 /// Adds a member the way kubeadm does: as a learner, started, promoted.
 fn join(etcd: &Etcd, members: &mut Vec<Member>, mut member: Member) {
     let peers = format!("--peer-urls={}", member.peer_url());
-    let added = members[0].ctl(etcd, &["member", "add", &member.name, "--learner", &peers, "-w", "json"]);
-    let added: serde_json::Value = serde_json::from_str(&added).unwrap();
-    let id = added["member"]["ID"].as_u64().unwrap();
+    let add = ["member", "add", &member.name, "--learner", &peers, "-w", "json"];
+    let added: serde_json::Value = serde_json::from_slice(&ctl_patiently(etcd, &members[0], &add)).unwrap();
+    let id = format!("{:x}", added["member"]["ID"].as_u64().unwrap());
     let initial = format!("{},{}={}", initial_cluster(members), member.name, member.peer_url());
     member.start(etcd, &initial, "existing");
-    let id = format!("{id:x}");
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    loop {
-        let mut command = std::process::Command::new(&etcd.etcdctl);
-        command.args(["--endpoints", &members[0].url(), "member", "promote", &id]);
-        if command.output().unwrap().status.success() {
-            break;
-        }
-        assert!(std::time::Instant::now() < deadline, "{} is not promoted within 20 s", member.name);
-        std::thread::sleep(std::time::Duration::from_millis(200));
-    }
+    ctl_patiently(etcd, &members[0], &["member", "promote", &id]);
     member.wait_ready(etcd);
     members.push(member);
 }
