@@ -35,7 +35,8 @@ const API_SERVER_NAME: &str = "kubernetes";
 /// used, and TLS trouble. The text names the kubeconfig, the server and the request, and holds no secret.
 pub async fn api(request: &ApiRequest, root: &Utf8Path) -> Outcome<HttpAnswer> {
     let mut config = config(request, root).await.map_err(|fault| named(&request.kubeconfig, fault))?;
-    let what = format!("{} {}{}", request.method, config.cluster_url, request.path);
+    let server = config.cluster_url.to_string();
+    let what = format!("{} {}{}", request.method, server.trim_end_matches('/'), request.path);
     let timeout = Duration::from_millis(request.timeout_ms);
     config.connect_timeout = Some(timeout);
     let built = Request::builder()

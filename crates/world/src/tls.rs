@@ -27,18 +27,16 @@ pub(crate) fn read_pem(label: &str, path: &Utf8Path) -> Outcome<Vec<u8>> {
     if found { Ok(pem) } else { Err(Fault::failed(format!("{path}: holds no PEM block {label}"))) }
 }
 
-/// Whether a failed connect means "not there" or something that waiting does not mend.
+/// Whether a failed connect means "not there (yet)" or TLS trouble, which waiting does not mend.
 pub(crate) fn connect_kind(error: &(dyn std::error::Error + 'static)) -> HostErrorKind {
     let mut next = Some(error);
     while let Some(cause) = next {
-        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
-            // rustls reports its own errors wrapped as InvalidData
-            return match io.kind() {
-                std::io::ErrorKind::InvalidData | std::io::ErrorKind::InvalidInput => HostErrorKind::Failed,
-                _ => HostErrorKind::Unavailable,
-            };
+        if cause.is::<rustls::Error>() {
+            return HostErrorKind::Failed;
         }
-        next = cause.source();
+        // an io::Error names its inner error's cause as its own and so hides the inner one from the chain
+        let inner = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        next = inner.map(|e| e as &(dyn std::error::Error + 'static)).or_else(|| cause.source());
     }
     HostErrorKind::Unavailable
 }

@@ -131,7 +131,8 @@ async fn a_deleted_open_file_is_saved_from_a_frozen_process() {
     file.seek(SeekFrom::Start(64 << 20)).unwrap();
     file.write_all(b"the last row").unwrap();
     // Its name is what the host is asked for; the file is its standard input.
-    let child = Command::new("sleep").arg0("rk-test-etcd").arg("600").stdin(Stdio::from(file)).spawn().unwrap();
+    let child =
+        Command::new("sleep").arg0("rk-test-etcd").arg("600").stdin(Stdio::from(file)).spawn().unwrap();
     let child = Running(child);
     let content = std::fs::read(&db).unwrap();
     std::fs::remove_file(&db).unwrap();
@@ -140,7 +141,10 @@ async fn a_deleted_open_file_is_saved_from_a_frozen_process() {
     let process = found.iter().find(|p| p.pid == child.0.id()).unwrap();
     assert_eq!(process.command, ["rk-test-etcd", "600"]);
     let deleted = &process.deleted_files[0];
-    assert_eq!((deleted.fd, deleted.path.as_str(), deleted.size_bytes), (0, db.as_str(), content.len() as u64));
+    assert_eq!(
+        (deleted.fd, deleted.path.as_str(), deleted.size_bytes),
+        (0, db.as_str(), content.len() as u64)
+    );
 
     let to = dir.path.join("run/saved.db");
     let saved = host.save_open_file(process.pid, process.start_ticks, 0, &at(&to)).await.unwrap();
@@ -227,13 +231,19 @@ async fn another_root_has_files_and_nothing_that_runs() {
     let host: Arc<dyn Host> = Arc::new(LocalHost::new(HostId("disk".into()), dir.path.clone()));
     assert_eq!(host.identity().await.unwrap().hostname, "cp-7");
     assert_eq!(host.read(&HostPath::from("/etc/hostname"), 99).await.unwrap(), b"cp-7\n");
-    assert_eq!(host.read(&HostPath::from("/etc/../../etc/passwd"), 9).await.unwrap_err().kind, HostErrorKind::Refused);
+    assert_eq!(
+        host.read(&HostPath::from("/etc/../../etc/passwd"), 9).await.unwrap_err().kind,
+        HostErrorKind::Refused
+    );
     let refused = [
         host.processes(&["sh"]).await.unwrap_err(),
         host.unit("etcd.service").await.unwrap_err(),
         host.containers().await.unwrap_err(),
     ];
-    assert!(refused.iter().all(|e| e.kind == HostErrorKind::Unavailable && e.host.0 == "disk"), "{refused:?}");
+    assert!(
+        refused.iter().all(|e| e.kind == HostErrorKind::Unavailable && e.host.0 == "disk"),
+        "{refused:?}"
+    );
 }
 
 // The clock is told at the moment of the answer; an offset is worked out from it.
