@@ -6,7 +6,7 @@
 mod common;
 
 use common::{Case, failures, no_return};
-use rekindle_model::event::Outcome;
+use rekindle_model::event::{Event, Outcome, What};
 use rekindle_model::inventory::Inventory;
 use rekindle_model::report::RunReport;
 use rekindle_run::RunError;
@@ -58,25 +58,17 @@ async fn each_undo_fails(inventory: fn() -> Inventory) -> usize {
     let case = Case::new(inventory);
     let last = case.plan.steps.iter().map(|s| s.number).filter(|n| *n < no_return(&case.plan)).max();
     let Some(last) = last else { return 0 };
+    // Cut off when the last step that can be taken back is done.
+    let report = case.execute(&fail(last, false, At::After)).await.unwrap();
+    assert_eq!(report.outcome, Outcome::Undone);
+    let undo = |event: &Event| matches!(event.what, What::UndoStarted { .. });
+    let record = report.timeline.iter().position(undo).unwrap() as u64;
     let mut points = 0;
     for number in 1..=last {
         for at in [At::Before, At::After] {
             let case = Case::new(inventory);
             let what = format!("undo of step {number} fails, {at:?}");
-            // Cut off when the last step that can be taken back is done.
-            let number_of_records = {
-                let whole = Case::new(inventory);
-                let report = whole.execute(&fail(last, false, At::After)).await.unwrap();
-                assert_eq!(report.outcome, Outcome::Undone, "{what}");
-                let undo = |e: &rekindle_model::event::Event| {
-                    matches!(e.what, rekindle_model::event::What::UndoStarted { .. })
-                };
-                report.timeline.iter().position(undo).unwrap() as u64
-            };
-            let cut = Hooks {
-                cut: Some(CutAt { record: number_of_records, torn: false }),
-                ..fail(last, false, At::After)
-            };
+            let cut = Hooks { cut: Some(CutAt { record, torn: false }), ..fail(last, false, At::After) };
             assert!(matches!(case.execute(&cut).await, Err(RunError::CutOff)), "{what}");
             let report = case.undo(&fail(number, true, at)).await.unwrap();
             assert_eq!(report.outcome, Outcome::Stuck, "{what}");

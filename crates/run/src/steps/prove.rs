@@ -1,6 +1,6 @@
 //! `ProveMember`: a started member holds exactly what was restored. HashKV decides, not the member's word.
 
-use super::context::{Ctx, Polled, field, outputs};
+use super::context::{Ctx, field, outputs};
 use super::etcd::in_quorum;
 use crate::error::StepError;
 use rekindle_model::etcd::{EtcdEndpoint, HashKv};

@@ -21,10 +21,13 @@ use rekindle_world::sim::SimWorld;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-pub const RUN: &str = "0199b000-0000-7000-8000-0000deadbeef";
+pub(crate) const RUN: &str = "0199b000-0000-7000-8000-0000deadbeef";
+
+/// A name and what makes the inventory.
+pub(crate) type Scenario = (&'static str, fn() -> Inventory);
 
 /// The clusters and faults every harness goes through.
-pub fn cases() -> Vec<(&'static str, fn() -> Inventory)> {
+pub(crate) fn cases() -> Vec<Scenario> {
     vec![
         ("S1 kubeadm, data deleted", s1_kubeadm),
         ("S1 kubeadm, db overwritten", s1_corrupt),
@@ -35,43 +38,43 @@ pub fn cases() -> Vec<(&'static str, fn() -> Inventory)> {
     ]
 }
 
-pub fn s1_kubeadm() -> Inventory {
+pub(crate) fn s1_kubeadm() -> Inventory {
     Fixture::kubeadm(1).lose_data_and_crash(0).snapshot(48_000).build()
 }
 
-pub fn s1_corrupt() -> Inventory {
+pub(crate) fn s1_corrupt() -> Inventory {
     Fixture::kubeadm(1).corrupt_db(0).snapshot(48_000).build()
 }
 
-pub fn s2_kubeadm() -> Inventory {
+pub(crate) fn s2_kubeadm() -> Inventory {
     Fixture::kubeadm(3).lose_data_and_crash(1).lose_data_and_crash(2).snapshot(48_000).build()
 }
 
-pub fn s4_units() -> Inventory {
+pub(crate) fn s4_units() -> Inventory {
     Fixture::systemd().lose_data_and_crash(0).snapshot(48_000).build()
 }
 
-pub fn s5_kubelet() -> Inventory {
+pub(crate) fn s5_kubelet() -> Inventory {
     Fixture::kubeadm(1).stop_kubelet_and_pods(0).build()
 }
 
-pub fn s5_manifest() -> Inventory {
+pub(crate) fn s5_manifest() -> Inventory {
     let etcd = rekindle_model::host::Component::Etcd;
     Fixture::kubeadm(1).move_manifest(0, etcd, "/root/etcd.yaml").build()
 }
 
 /// One world with its plan.
-pub struct Case {
-    pub world: SimWorld,
-    pub plan: Plan,
-    pub state_dir: Utf8PathBuf,
-    pub before: BTreeMap<String, String>,
-    pub events: Arc<Mutex<Vec<Event>>>,
+pub(crate) struct Case {
+    pub(crate) world: SimWorld,
+    pub(crate) plan: Plan,
+    pub(crate) state_dir: Utf8PathBuf,
+    pub(crate) before: BTreeMap<String, String>,
+    pub(crate) events: Arc<Mutex<Vec<Event>>>,
     _dir: tempfile::TempDir,
 }
 
 impl Case {
-    pub fn new(inventory: fn() -> Inventory) -> Self {
+    pub(crate) fn new(inventory: fn() -> Inventory) -> Self {
         let dir = if Utf8Path::new("/dev/shm").is_dir() {
             tempfile::tempdir_in("/dev/shm")
         } else {
@@ -101,49 +104,49 @@ impl Case {
         Self { world, plan, state_dir, before, events: Arc::default(), _dir: dir }
     }
 
-    pub fn sink(&self) -> Sink {
+    pub(crate) fn sink(&self) -> Sink {
         let events = self.events.clone();
         Arc::new(move |event| events.lock().unwrap().push(event.clone()))
     }
 
-    pub fn options(&self) -> RunOptions {
+    pub(crate) fn options(&self) -> RunOptions {
         RunOptions { state_dir: self.state_dir.clone(), before: Before::default() }
     }
 
     /// Folder of the first host's files.
-    pub fn host_root(&self) -> Utf8PathBuf {
+    pub(crate) fn host_root(&self) -> Utf8PathBuf {
         self.state_dir.parent().unwrap().join("host-0")
     }
 
-    pub fn run_dir(&self) -> Utf8PathBuf {
+    pub(crate) fn run_dir(&self) -> Utf8PathBuf {
         self.state_dir.join("runs").join(RUN)
     }
 
-    pub async fn execute(&self, hooks: &Hooks) -> Result<RunReport, RunError> {
+    pub(crate) async fn execute(&self, hooks: &Hooks) -> Result<RunReport, RunError> {
         rekindle_run::execute_with(&self.plan, self.world.world(), &self.options(), &self.sink(), hooks).await
     }
 
-    pub async fn resume(&self, hooks: &Hooks) -> Result<RunReport, RunError> {
+    pub(crate) async fn resume(&self, hooks: &Hooks) -> Result<RunReport, RunError> {
         let (dir, world) = (self.run_dir(), self.world.world());
         rekindle_run::resume_with(&dir, world, &self.state_dir, &self.sink(), hooks).await
     }
 
-    pub async fn undo(&self, hooks: &Hooks) -> Result<RunReport, RunError> {
+    pub(crate) async fn undo(&self, hooks: &Hooks) -> Result<RunReport, RunError> {
         let (dir, world) = (self.run_dir(), self.world.world());
         rekindle_run::undo_with(&dir, world, &self.state_dir, &self.sink(), hooks).await
     }
 
     /// Number of lines of a whole run's journal.
-    pub fn records(&self) -> u64 {
+    pub(crate) fn records(&self) -> u64 {
         rekindle_run::journal::read(&self.run_dir()).unwrap().len() as u64
     }
 
-    pub fn assert_recovered(&self, report: &RunReport, what: &str) {
+    pub(crate) fn assert_recovered(&self, report: &RunReport, what: &str) {
         assert_eq!(report.outcome, Outcome::Verified, "{what}: {:#?}", failures(report));
         assert!(self.world.all_ready(), "{what}: not every API server is ready");
     }
 
-    pub fn assert_as_before(&self, what: &str) {
+    pub(crate) fn assert_as_before(&self, what: &str) {
         let now = self.world.fingerprint().unwrap();
         let names: std::collections::BTreeSet<&String> = self.before.keys().chain(now.keys()).collect();
         let changed: Vec<String> = names
@@ -155,7 +158,7 @@ impl Case {
     }
 }
 
-pub fn failures(report: &RunReport) -> Vec<String> {
+pub(crate) fn failures(report: &RunReport) -> Vec<String> {
     let told = |event: &Event| match &event.what {
         What::StepFailed { step, error } => Some(format!("step {step}: {}", error.join(": "))),
         What::UndoFailed { step, error } => Some(format!("undo of step {step}: {}", error.join(": "))),
@@ -165,6 +168,6 @@ pub fn failures(report: &RunReport) -> Vec<String> {
 }
 
 /// The number of the first final step, or one past the last.
-pub fn no_return(plan: &Plan) -> u32 {
+pub(crate) fn no_return(plan: &Plan) -> u32 {
     plan.point_of_no_return().unwrap_or(u32::MAX)
 }
