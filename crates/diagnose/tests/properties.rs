@@ -66,7 +66,7 @@ fn broken() -> impl Strategy<Value = Fixture> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 
     // No finding without evidence, no code outside the table, no cause behind its consequence, no failed line without
     // the finding behind it; and asked twice, the same answer.
@@ -114,6 +114,9 @@ proptest! {
         if d.etcd == EtcdVerdict::DataLost {
             let lost = d.members.values().filter(|v| v.is_lost()).count();
             prop_assert!(lost * 2 >= d.members.len(), "{:?}", d.members);
+            // what may be whole is counted as if it were
+            let may_be_whole = d.members.len() - lost;
+            prop_assert!(may_be_whole < d.members.len() / 2 + 1, "{:?}", d.members);
         }
         for verdict in d.components.values().flat_map(|c| c.values()) {
             if let ComponentVerdict::ManifestBroken { repaired, .. } = verdict {

@@ -102,17 +102,28 @@ fn s2_two_hosts_gone() {
     assert!(matches!(d.members[&host(1)], MemberVerdict::Unknown(_)));
 }
 
-// S2 seen from one host alone, whose neighbours were not named: its own loss does not prove the cluster's.
+// S2 seen from one host alone, whose neighbours were not named. kubeadm's first manifest names its own member only, but
+// the snapshot knows all three: one host's loss does not prove the cluster's, until the others are attested lost.
 #[test]
 fn s2_from_one_host_alone() {
-    let fixture = Fixture::kubeadm(3).lose_data(0).lose_data(1).with(|inventory| inventory.hosts.truncate(1));
-    let d = diagnose(&fixture.build());
-    // its manifest, as kubeadm left it, names only itself; the first host can't know better without a db or a member
+    let one = || {
+        let fixture = Fixture::kubeadm(3).lose_data(0).lose_data(1).lose_data(2).snapshot(48_000);
+        fixture.with(|inventory| inventory.hosts.truncate(1))
+    };
+    let d = diagnose(&one().build());
     assert_eq!(d.members[&host(0)], MemberVerdict::DataLost);
-    let fixture = Fixture::kubeadm(3).lose_data(0).lose_data(2).with(|inventory| {
-        inventory.hosts.remove(0);
-        inventory.hosts.remove(0);
-    });
+    assert!(matches!(d.etcd, EtcdVerdict::Unknown(_)), "{:?}", d.etcd);
+    let attested = one().with(|inventory| inventory.lost_hosts = vec![host(1), host(2)]);
+    let d = diagnose(&attested.build());
+    assert_eq!(d.etcd, EtcdVerdict::DataLost);
+    assert_eq!(d.members[&host(2)], MemberVerdict::HostLost);
+}
+
+// Settings alone name too few: a host that was asked for and can't be reached counts as a voter that may be whole.
+#[test]
+fn an_unreachable_host_is_a_voter_that_may_be_whole() {
+    let silent = |h: &mut rekindle_model::host::HostFacts| h.etcd_live = Seen::default();
+    let fixture = Fixture::kubeadm(3).lose_data(1).unreachable(2).host(0, silent);
     let d = diagnose(&fixture.build());
     assert!(matches!(d.etcd, EtcdVerdict::Unknown(_)), "{:?}", d.etcd);
 }
@@ -245,6 +256,45 @@ fn s5_bad_flag() {
     }
     let d = golden!("s5_unparsable", Fixture::kubeadm(1).unparsable_manifest(0, Component::KubeScheduler));
     assert!(matches!(d.components[&HostId::local()][&Component::KubeScheduler], ComponentVerdict::Down(_)));
+}
+
+// The crash loop is met in the moment its container runs: the flag is found all the same.
+#[test]
+fn s5_bad_flag_met_while_it_runs() {
+    let healthy = Fixture::kubeadm(1).build().hosts[0].clone();
+    let fixture =
+        Fixture::kubeadm(1).bad_flag(0, Component::KubeApiserver, "--enable-foo", false).host(0, |h| {
+            h.processes = healthy.processes;
+            if let Seen::Known(containers) = &mut h.containers {
+                containers.iter_mut().for_each(|c| c.running = true);
+            }
+        });
+    let d = diagnose(&fixture.build());
+    let verdict = &d.components[&HostId::local()][&Component::KubeApiserver];
+    assert!(matches!(verdict, ComponentVerdict::ManifestBroken { .. }), "{verdict:?}");
+}
+
+// A log remembers what was mended long ago. Old lines about flags, certificates, lost logs and damaged files are no
+// findings while the facts say that all is well.
+#[test]
+fn old_log_lines_make_no_findings() {
+    let mut fixture = Fixture::kubeadm(3);
+    for line in [
+        "Error: unknown flag: --secure-port",
+        "x509: certificate has expired or is not yet valid: current time ... is after ...",
+        "tocommit(57300) is out of range [lastIndex(4)]. Was the raft log corrupted, truncated, or lost?",
+        "walpb: crc mismatch",
+        "the member has been permanently removed from the cluster",
+        "mvcc: database space exceeded",
+        "etcdserver: no leader",
+    ] {
+        for component in Component::ALL {
+            fixture = fixture.log(1, component, line);
+        }
+    }
+    let d = diagnose(&fixture.build());
+    assert_eq!(d.findings, vec![]);
+    assert_eq!(d.etcd, EtcdVerdict::Healthy);
 }
 
 // One member of three is stopped, its data whole: quorum holds, it is started, nothing is replaced.

@@ -10,14 +10,15 @@ use rekindle_model::etcd::{ConfChangeKind, EtcdDataFacts, EtcdStatus, WalFacts};
 use rekindle_model::finding::Evidence;
 use rekindle_model::host::{Component, HostFacts, Layout, OpenFile, ProcessFacts};
 use rekindle_model::inventory::Inventory;
-use rekindle_model::{MemberId, Seen};
+use rekindle_model::{HostId, MemberId, Seen};
 
 /// Judges a host's member; none when nothing says that this host has or had one.
 pub(crate) fn judge(inventory: &Inventory, host: &HostFacts) -> Option<Member> {
+    if inventory.lost_hosts.contains(&host.id) {
+        return Some(lost(&host.id));
+    }
     let mut suspicion = None;
-    let (verdict, evidence) = if inventory.lost_hosts.contains(&host.id) {
-        (MemberVerdict::HostLost, vec![seen_at(&host.id, "--lost", "attested by the operator")])
-    } else if let Some(why) = &host.unreachable {
+    let (verdict, evidence) = if let Some(why) = &host.unreachable {
         (MemberVerdict::Unknown(format!("{} cannot be reached: {why}", host.id)), vec![])
     } else if has_no_member(host) {
         return None;
@@ -33,6 +34,12 @@ pub(crate) fn judge(inventory: &Inventory, host: &HostFacts) -> Option<Member> {
         }
     };
     Some(Member { host: host.id.clone(), verdict, evidence, suspicion })
+}
+
+/// The member of a host that the operator attests to be off for good.
+pub(crate) fn lost(host: &HostId) -> Member {
+    let evidence = vec![seen_at(host, "--lost", "attested by the operator")];
+    Member { host: host.clone(), verdict: MemberVerdict::HostLost, evidence, suspicion: None }
 }
 
 /// Only a member that would otherwise be kept is asked for its past.

@@ -45,8 +45,11 @@ impl EtcdState {
 
 /// Judges every member, then the whole.
 pub(crate) fn judge(inventory: &Inventory) -> EtcdState {
-    let members: Vec<Member> =
+    let mut members: Vec<Member> =
         inventory.hosts.iter().filter_map(|host| member::judge(inventory, host)).collect();
+    // a lost host need not be among those looked at
+    let elsewhere = inventory.lost_hosts.iter().filter(|id| inventory.host(id).is_none());
+    members.extend(elsewhere.map(member::lost));
     let (verdict, arithmetic) = quorum::judge(inventory, &members);
     EtcdState { verdict, arithmetic, members }
 }

@@ -3,9 +3,10 @@
 use super::{Member, reference};
 use rekindle_model::HostId;
 use rekindle_model::diagnosis::{EtcdVerdict, MemberVerdict};
-use rekindle_model::etcd::EtcdMember;
+use rekindle_model::etcd::{ConfChangeKind, EtcdMember};
 use rekindle_model::host::HostFacts;
 use rekindle_model::inventory::Inventory;
+use rekindle_model::source::Identity;
 use std::collections::BTreeSet;
 
 /// A voting member: its name or URL for people, and the host it runs on when that host was looked at.
@@ -113,57 +114,115 @@ fn corrupt_alarm(inventory: &Inventory) -> Option<String> {
 }
 
 /// The voters by the best list: of a member in quorum, else of any that answers, else of the newest store on a disk,
-/// else by the settings. Lists of imposters do not count while there is another.
+/// else of a log that is whole from its beginning, else of the newest source of this cluster, else by the settings.
+/// Lists of imposters do not count while there is another.
 fn voters(inventory: &Inventory, members: &[Member]) -> Vec<Voter> {
-    let real =
-        |h: &&HostFacts| members.iter().any(|m| m.host == h.id && m.verdict != MemberVerdict::EmptyImposter);
-    let live = inventory.hosts.iter().filter(real).filter_map(|h| {
+    let list = live_list(inventory, members)
+        .or_else(|| disk_list(inventory, members))
+        .or_else(|| log_list(inventory, members))
+        .or_else(|| source_list(inventory));
+    let from_settings = list.is_none();
+    let mut voters = match list {
+        Some(list) => list.iter().filter(|m| !m.is_learner).map(|m| voter(inventory, m)).collect(),
+        None => by_settings(inventory),
+    };
+    // a host that can't be read, or was attested lost, takes a voter's place that no other host took
+    let taken: BTreeSet<HostId> = voters.iter().filter_map(|v| v.host.clone()).collect();
+    let unreachable = inventory.hosts.iter().filter(|h| h.unreachable.is_some()).map(|h| &h.id);
+    let gone: BTreeSet<&HostId> =
+        unreachable.chain(&inventory.lost_hosts).filter(|id| !taken.contains(id)).collect();
+    let mut gone = gone.into_iter();
+    for voter in voters.iter_mut().filter(|v| v.host.is_none()) {
+        voter.host = gone.next().cloned();
+    }
+    // settings name those who were there when they were written: a host that was asked for has a member too
+    if from_settings {
+        voters.extend(gone.map(|id| Voter { name: id.to_string(), host: Some(id.clone()) }));
+    }
+    voters
+}
+
+fn voter(inventory: &Inventory, member: &EtcdMember) -> Voter {
+    let host = inventory.hosts.iter().find(|h| runs(h, member));
+    // a log knows ids only
+    let name = match host.and_then(|h| h.etcd_config.known()) {
+        Some(config) if member.name.is_empty() => config.name.clone(),
+        _ if member.name.is_empty() => member.id.to_string(),
+        _ => member.name.clone(),
+    };
+    Voter { name, host: host.map(|h| h.id.clone()) }
+}
+
+/// Hosts whose store is not an imposter's.
+fn real<'a>(inventory: &'a Inventory, members: &'a [Member]) -> impl Iterator<Item = &'a HostFacts> {
+    inventory
+        .hosts
+        .iter()
+        .filter(|h| members.iter().any(|m| m.host == h.id && m.verdict != MemberVerdict::EmptyImposter))
+}
+
+fn live_list(inventory: &Inventory, members: &[Member]) -> Option<Vec<EtcdMember>> {
+    let lists = real(inventory, members).filter_map(|h| {
         let live = h.etcd_live.known()?;
         let list = live.members.known().filter(|list| !list.is_empty())?;
         let term = live.status.known().map_or(0, |s| s.raft_term);
         Some(((live.quorum.known() == Some(&true), term), list))
     });
-    let disk = inventory.hosts.iter().filter(real).filter_map(|h| {
+    lists.max_by_key(|(rank, _)| *rank).map(|(_, list)| list.clone())
+}
+
+fn disk_list(inventory: &Inventory, members: &[Member]) -> Option<Vec<EtcdMember>> {
+    let lists = real(inventory, members).filter_map(|h| {
         let db = h.etcd_data.known()?.db.known().filter(|db| !db.members.is_empty())?;
         Some((db.revision, &db.members))
     });
-    let list: Option<&Vec<EtcdMember>> = live
-        .max_by_key(|(rank, _)| *rank)
-        .map(|(_, list)| list)
-        .or_else(|| disk.max_by_key(|(revision, _)| *revision).map(|(_, list)| list));
-    let mut voters: Vec<Voter> = match list {
-        Some(list) => list
-            .iter()
-            .filter(|m| !m.is_learner)
-            .map(|m| Voter {
-                name: if m.name.is_empty() { m.id.to_string() } else { m.name.clone() },
-                host: inventory.hosts.iter().find(|h| runs(h, m)).map(|h| h.id.clone()),
-            })
-            .collect(),
-        None => by_settings(inventory),
-    };
-    // a host that can't be read, or was attested lost, takes a voter's place that no other host took
-    let taken: BTreeSet<HostId> = voters.iter().filter_map(|v| v.host.clone()).collect();
-    let gone = |h: &&HostFacts| h.unreachable.is_some() || inventory.lost_hosts.contains(&h.id);
-    let mut unread = inventory.hosts.iter().filter(gone).filter(|h| !taken.contains(&h.id));
-    for voter in voters.iter_mut().filter(|v| v.host.is_none()) {
-        voter.host = unread.next().map(|h| h.id.clone());
-    }
-    voters
+    lists.max_by_key(|(revision, _)| *revision).map(|(_, list)| list.clone())
 }
 
-/// Whether a member of a list is the one on this host: by id, name or peer URL.
+/// The votes that a log gave and did not take back.
+fn log_list(inventory: &Inventory, members: &[Member]) -> Option<Vec<EtcdMember>> {
+    let wals = real(inventory, members).filter_map(|h| h.etcd_data.known()?.wal.known());
+    let whole = wals.filter(|wal| wal.birth.as_ref().is_some_and(|b| b.first_snapshot_index == 0));
+    let wal = whole.max_by_key(|wal| wal.last_index)?;
+    let mut voters = BTreeSet::new();
+    for change in &wal.conf_changes {
+        match change.kind {
+            ConfChangeKind::AddVoter | ConfChangeKind::Promote => voters.insert(change.member),
+            ConfChangeKind::Remove => voters.remove(&change.member),
+            ConfChangeKind::AddLearner | ConfChangeKind::Update => false,
+        };
+    }
+    let member = |id| EtcdMember {
+        id,
+        name: String::new(),
+        peer_urls: Vec::new(),
+        client_urls: Vec::new(),
+        is_learner: false,
+    };
+    (!voters.is_empty()).then(|| voters.into_iter().map(member).collect())
+}
+
+/// The members that the newest source of this cluster names.
+fn source_list(inventory: &Inventory) -> Option<Vec<EtcdMember>> {
+    let ours = inventory.sources.iter().filter(|s| !matches!(s.identity, Identity::Other(_)));
+    let facts = ours.filter_map(|s| s.facts.known()).filter(|facts| !facts.members.is_empty());
+    facts.max_by_key(|facts| facts.revision).map(|facts| facts.members.clone())
+}
+
+/// Whether a member of a list is the one on this host: by id, peer URL or name.
 fn runs(host: &HostFacts, member: &EtcdMember) -> bool {
     let config = host.etcd_config.known();
     let live = host.etcd_live.known().and_then(|l| l.status.known()).map(|s| s.member_id);
+    let log = host.etcd_data.known().and_then(|d| d.wal.known()).and_then(|w| w.member_id);
     live == Some(member.id)
+        || log == Some(member.id)
         || config.is_some_and(|c| {
             c.peer_urls.iter().any(|url| member.peer_urls.contains(url))
                 || !member.name.is_empty() && c.name == member.name && member.peer_urls.is_empty()
         })
 }
 
-/// The longest `--initial-cluster`, and every host's own member beside it.
+/// The members that any `--initial-cluster` names, and every host's own beside them.
 fn by_settings(inventory: &Inventory) -> Vec<Voter> {
     let mut names: Vec<(String, Option<HostId>)> = Vec::new();
     for host in &inventory.hosts {
@@ -177,9 +236,6 @@ fn by_settings(inventory: &Inventory) -> Vec<Voter> {
             Some((_, place)) => *place = Some(host.id.clone()),
             None => names.push((config.name.clone(), Some(host.id.clone()))),
         }
-    }
-    if names.is_empty() {
-        names = inventory.hosts.iter().map(|h| (h.id.to_string(), Some(h.id.clone()))).collect();
     }
     names.into_iter().map(|(name, host)| Voter { name, host }).collect()
 }

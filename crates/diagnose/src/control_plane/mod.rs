@@ -1,21 +1,21 @@
-//! Static pods and units of the control plane: what each component needs, judged with etcd's verdict at hand.
+//! Static pods and units of the control plane: what each component needs, judged with etcd's verdict at hand. Here the
+//! static pods; [`unit`] has the units, [`container`] what containers tell.
+
+mod container;
+mod unit;
 
 use crate::etcd::EtcdState;
 use crate::logs;
 use crate::manifest;
 use crate::report::{Report, seen_at};
-use crate::runtime::state;
 use rekindle_model::diagnosis::{ComponentVerdict, MemberVerdict};
 use rekindle_model::finding::{Evidence, Layer};
-use rekindle_model::host::{ApiProbe, Component, ContainerFacts, HostFacts, Layout, ManifestFacts};
+use rekindle_model::host::{ApiProbe, Component, HostFacts, Layout, ManifestFacts};
 use rekindle_model::inventory::Inventory;
 use rekindle_model::{HostId, Seen};
 use std::collections::BTreeMap;
 
 type Verdicts = BTreeMap<HostId, BTreeMap<Component, ComponentVerdict>>;
-
-/// A run shorter than this is part of a crash loop.
-const LOOP_MS: i64 = 300_000;
 
 pub(crate) fn check(inventory: &Inventory, etcd: &EtcdState, report: &mut Report) -> Verdicts {
     let mut verdicts = Verdicts::new();
@@ -25,7 +25,7 @@ pub(crate) fn check(inventory: &Inventory, etcd: &EtcdState, report: &mut Report
         for component in Component::ALL {
             let verdict = match host.layout {
                 Layout::StaticPods => static_pod(host, component, etcd, report),
-                Layout::Units => unit(host, component, etcd, report),
+                Layout::Units => unit::judge(host, component, etcd, report),
                 Layout::None => None,
             };
             if let Some(verdict) = verdict {
@@ -70,6 +70,10 @@ fn static_pod(
         return Some(unparsable(host, component, in_place, error, report));
     }
     match runs(host, component) {
+        // a crash loop may be met in the moment it runs
+        Some(true) if !works(host, component, etcd) => {
+            bad_flag(host, component, in_place, report).or_else(|| running(host, component, report))
+        }
         Some(true) => running(host, component, report),
         Some(false) => Some(down(host, component, in_place, etcd, report)),
         None => {
@@ -94,7 +98,7 @@ fn duplicates(host: &HostFacts, component: Component, manifests: &[ManifestFacts
 fn absent(host: &HostFacts, component: Component, report: &mut Report) -> Option<ComponentVerdict> {
     let belongs = host.manifest_dir.join(format!("{component}.yaml"));
     let folder = seen_at(&host.id, &host.manifest_dir, format!("no manifest of {component}"));
-    container_time(host, component, report);
+    container::time(host, component, report);
     Some(match manifest::good_copy(host, component) {
         Some(copy) => {
             let found =
@@ -174,7 +178,7 @@ fn down(
     etcd: &EtcdState,
     report: &mut Report,
 ) -> ComponentVerdict {
-    container_time(host, component, report);
+    container::time(host, component, report);
     if let Some(verdict) = bad_flag(host, component, manifest, report) {
         return verdict;
     }
@@ -184,7 +188,7 @@ fn down(
         return if below { ComponentVerdict::Consequence } else { ComponentVerdict::ContainerStopped };
     }
     let expired = certificate(host, component, report);
-    let mut evidence = container_evidence(host, component);
+    let mut evidence = container::evidence(host, component);
     let first = evidence.pop().unwrap_or_else(|| {
         seen_at(&host.id, "containers", format!("none of {component}, though {} is in place", manifest.path))
     });
@@ -275,102 +279,17 @@ fn below_is_bad(host: &HostFacts, component: Component, etcd: &EtcdState, report
     }
 }
 
+/// Whether it says itself that it works.
+fn works(host: &HostFacts, component: Component, etcd: &EtcdState) -> bool {
+    match component {
+        Component::Etcd => etcd.member(&host.id) == Some(&MemberVerdict::Healthy),
+        Component::KubeApiserver => api_ready(host),
+        Component::KubeControllerManager | Component::KubeScheduler => {
+            host.healthz.get(&component).and_then(Seen::known) == Some(&true)
+        }
+    }
+}
+
 fn api_ready(host: &HostFacts) -> bool {
     host.api.known().is_some_and(ApiProbe::is_ready)
-}
-
-fn container_evidence(host: &HostFacts, component: Component) -> Vec<Evidence> {
-    let Some(container) = host.container(component) else { return Vec::new() };
-    let code = container.exit_code.map_or_else(|| "?".into(), |code| code.to_string());
-    let text = format!(
-        "{} exited with {code} ({}), attempt {}",
-        container.id.get(..12).unwrap_or(&container.id),
-        container.reason,
-        container.attempt
-    );
-    vec![seen_at(&host.id, format!("container {component}"), text)]
-}
-
-/// When it went down: the end of the last container that had run for a while; those of a crash loop come after it.
-fn container_time(host: &HostFacts, component: Component, report: &mut Report) {
-    let Seen::Known(all) = &host.containers else { return };
-    let mut first: Option<&ContainerFacts> = None;
-    for container in all.iter().filter(|c| c.name == component.name()) {
-        if container.running {
-            break;
-        }
-        first = Some(container);
-        if container.finished_ms.saturating_sub(container.started_ms) > LOOP_MS {
-            break;
-        }
-    }
-    if let Some(container) = first {
-        report
-            .time(Some(container.finished_ms), format!("the container of {component} on {} ended", host.id));
-    }
-}
-
-fn unit(
-    host: &HostFacts,
-    component: Component,
-    etcd: &EtcdState,
-    report: &mut Report,
-) -> Option<ComponentVerdict> {
-    let name = match component {
-        Component::Etcd => format!("{}.service", logs::etcd_unit(host)),
-        other => format!("{other}.service"),
-    };
-    let unit = host.unit(&name).filter(|u| u.exists());
-    let Some(unit) = unit else {
-        let why = host.units.get(&name).map(|u| u.why_unknown().unwrap_or("no such unit"));
-        if let Some(why) = why.filter(|_| component != Component::Etcd || etcd.member(&host.id).is_some()) {
-            report.unknown(Layer::ControlPlane, Some(&host.id), &title(component), why);
-        }
-        return None;
-    };
-    if unit.is_active() {
-        return running(host, component, report);
-    }
-    let shown = seen_at(&host.id, format!("systemctl show {name}"), state(unit));
-    if let Some(hit) = logs::component(host, component, logs::UNKNOWN_FLAG)
-        && let Some(flag) = logs::flag_named(&hit.line)
-        && let Some(given) = given(&unit.exec_start, &flag)
-    {
-        report.time(hit.at_ms, format!("{component} on {} says: unknown flag {flag}", host.id));
-        let more = vec![seen_at(&host.id, &unit.fragment_path, given), shown];
-        let summary = format!("{component} on {} is given {flag}, which it does not know", host.id);
-        report.found("RK-C05", Some(&host.id), &title(component), summary, hit.evidence, more);
-        report.about(component);
-        return Some(ComponentVerdict::Down(format!(
-            "unknown flag {flag} in {}: take it out",
-            unit.fragment_path
-        )));
-    }
-    let below = below_is_bad(host, component, etcd, report);
-    let words = logs::last_words(host, component.name());
-    report.time(words.as_ref().and_then(|w| w.at_ms), format!("last line of {name} on {}", host.id));
-    if told_by_member(host, component, etcd) {
-        report.failed(
-            Layer::ControlPlane,
-            &host.id,
-            &title(component),
-            format!("{name} is {}", unit.active_state),
-        );
-        return Some(if below {
-            ComponentVerdict::Consequence
-        } else {
-            ComponentVerdict::UnitStopped { unit: name }
-        });
-    }
-    let expired = certificate(host, component, report);
-    let more = words.map(|w| w.evidence).into_iter().chain(why_ended(host, component)).collect();
-    let summary = format!("{name} on {} is {}", host.id, unit.active_state);
-    report.found("RK-C01", Some(&host.id), &title(component), summary, shown, more);
-    report.about(component);
-    Some(match expired {
-        Some(text) if !below => ComponentVerdict::Down(text),
-        // systemd starts it again by itself once what is below it works
-        _ if below && unit.active_state == "activating" => ComponentVerdict::Consequence,
-        _ => ComponentVerdict::UnitStopped { unit: name },
-    })
 }
