@@ -227,7 +227,8 @@ pub(crate) fn replay(data_dir: &Utf8Path, wal_dir: Option<&Utf8Path>, to: &Utf8P
     // What a broken-off attempt left: the file must be a new one.
     drop(durable::create(&part, durable::PRIVATE_FILE)?);
     std::fs::remove_file(&part).map_err(|e| Fault::io(format!("remove {part}"), &e))?;
-    etcd_disk::replay::replay(db.as_std_path(), wal.as_std_path(), part.as_std_path()).map_err(|e| fault(&e))?;
+    etcd_disk::replay::replay(db.as_std_path(), wal.as_std_path(), part.as_std_path())
+        .map_err(|e| fault(&e))?;
     let (facts, sha256) = verified(&part, TrailerPolicy::Skip).map_err(|e| fault(&e))?;
     let file = std::fs::File::open(&part).map_err(|e| Fault::io(format!("open {part}"), &e))?;
     durable::publish(&file, &part, to)?;

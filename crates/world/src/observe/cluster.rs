@@ -23,7 +23,8 @@ pub(super) async fn objects(
     facts: &[HostFacts],
     kubeconfig: Option<&HostPath>,
 ) -> ClusterFacts {
-    let mut why = "no API server that was seen could answer: none serves, or none reaches its etcd".to_owned();
+    let mut why =
+        "no API server that was seen could answer: none serves, or none reaches its etcd".to_owned();
     for door in doors(world, facts, kubeconfig).await {
         match uid(&door).await {
             Ok(uid) => {

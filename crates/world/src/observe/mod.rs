@@ -44,8 +44,12 @@ pub struct ObserveOptions {
 
 /// Reads everything. Never fails: what can't be read stands in the inventory as unknown, with the reason.
 pub async fn observe(world: &World, options: &ObserveOptions) -> Inventory {
-    let asked: Vec<&dyn Host> =
-        world.hosts.iter().filter(|h| !options.lost.contains(h.id())).map(std::convert::AsRef::as_ref).collect();
+    let asked: Vec<&dyn Host> = world
+        .hosts
+        .iter()
+        .filter(|h| !options.lost.contains(h.id()))
+        .map(std::convert::AsRef::as_ref)
+        .collect();
     let snapshot = options.snapshot.clone().map(HostPath);
     let kubeconfig = options.kubeconfig.clone().map(HostPath);
     let (facts, (server, readyz), earlier_runs) = tokio::join!(

@@ -71,7 +71,9 @@ async fn of_member(world: &World, host: &HostFacts, taken_ms: i64) -> Option<Sou
     };
     // etcd commits ten times a second while anything is written, and leases are renewed all the time.
     let when = match (world.host(&host.id), host.etcd_config.known()) {
-        (Some(asked), Some(config)) => modified(asked.as_ref(), &config.data_dir.join("member/snap/db")).await,
+        (Some(asked), Some(config)) => {
+            modified(asked.as_ref(), &config.data_dir.join("member/snap/db")).await
+        }
         _ => Seen::Unknown("where its data lies is not known".into()),
     };
     Some(candidate(SourceKind::Store(host.id.clone()), facts, when))
