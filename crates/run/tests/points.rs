@@ -179,6 +179,7 @@ macro_rules! points {
 points! {
     s1_kubeadm: crate::common::s1_kubeadm;
     s2_kubeadm: crate::common::s2_kubeadm;
+    s3_kubeadm: crate::common::s3_kubeadm;
     s4_units: crate::common::s4_units;
     s5_kubelet: crate::common::s5_kubelet;
     s5_manifest: crate::common::s5_manifest;

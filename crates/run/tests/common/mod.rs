@@ -32,6 +32,7 @@ pub(crate) fn cases() -> Vec<Scenario> {
         ("S1 kubeadm, data deleted", s1_kubeadm),
         ("S1 kubeadm, db overwritten", s1_corrupt),
         ("S2 kubeadm, two of three disks lost", s2_kubeadm),
+        ("S3 kubeadm, one of three disks lost", s3_kubeadm),
         ("S4 units, data deleted", s4_units),
         ("S5 kubeadm, kubelet stopped", s5_kubelet),
         ("S5 kubeadm, etcd's manifest moved away", s5_manifest),
@@ -48,6 +49,10 @@ pub(crate) fn s1_corrupt() -> Inventory {
 
 pub(crate) fn s2_kubeadm() -> Inventory {
     Fixture::kubeadm(3).lose_data_and_crash(1).lose_data_and_crash(2).snapshot(48_000).build()
+}
+
+pub(crate) fn s3_kubeadm() -> Inventory {
+    Fixture::kubeadm(3).lose_data_and_crash(1).build()
 }
 
 pub(crate) fn s4_units() -> Inventory {

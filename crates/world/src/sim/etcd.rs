@@ -15,6 +15,9 @@ use std::fs::File;
 use std::io::Seek as _;
 use std::os::fd::AsRawFd as _;
 
+/// In the data dir of a member that joined a running cluster: its id (hex). Its other files are copies of a member's.
+const JOINED_AS: &str = "member/sim-joined-as";
+
 /// A running etcd.
 #[derive(Debug)]
 pub(super) struct Instance {
@@ -31,6 +34,7 @@ pub(super) struct Cluster {
     pub(super) members: Vec<EtcdMember>,
     pub(super) revision: i64,
     deleted: Vec<String>,
+    added: u64,
     /// Leader leases in `kube-system`: holder and the revision they were written at.
     pub(super) leases: BTreeMap<String, (String, i64)>,
 }
@@ -40,18 +44,27 @@ fn disk(error: &etcd_disk::Error) -> Fault {
 }
 
 impl Instance {
+    fn data_dir(root: &Utf8Path, command: &[String]) -> Utf8PathBuf {
+        root.join(flag(command, "data-dir").unwrap_or("/var/lib/etcd").trim_start_matches('/'))
+    }
+
     /// Starts from a data dir, as its command line says.
     pub(super) fn boot(root: &Utf8Path, command: &[String]) -> Outcome<Self> {
         let under = |path: &str| root.join(path.trim_start_matches('/'));
-        let data_dir = under(flag(command, "data-dir").unwrap_or("/var/lib/etcd"));
+        let data_dir = Self::data_dir(root, command);
         let wal_dir = flag(command, "wal-dir").map_or_else(|| data_dir.join("member/wal"), under);
         let path = data_dir.join("member/snap/db");
         let file = File::open(&path).map_err(|e| Fault::io(format!("open {path}"), &e))?;
         let wal = etcd_disk::wal::facts(wal_dir.as_std_path()).map_err(|e| disk(&e))?;
-        let (Some(member), Some(cluster)) = (wal.member_id, wal.cluster_id) else {
+        let (Some(founder), Some(cluster)) = (wal.member_id, wal.cluster_id) else {
             return Err(Fault::failed(format!("{wal_dir} does not tell whose it is")));
         };
         let verified = verify(&file, None)?;
+        if let Ok(joined) = std::fs::read_to_string(data_dir.join(JOINED_AS)) {
+            let member = u64::from_str_radix(&joined, 16).map_err(|e| Fault::failed(e.to_string()))?;
+            return Ok(Self { file, member: MemberId(member), cluster: MemberId(cluster.0), verified });
+        }
+        let member = founder;
         if !verified.facts.members.iter().any(|m| m.id == member) {
             return Err(Fault::failed(format!("{path} knows no member {member}")));
         }
@@ -83,6 +96,7 @@ impl Instance {
             members: members.collect(),
             revision: self.verified.revision,
             deleted: Vec::new(),
+            added: 0,
             leases: ["kube-controller-manager", "kube-scheduler"].map(held).into(),
         }
     }
@@ -121,6 +135,51 @@ impl State {
     fn quorum(&self, host: &HostId) -> Outcome<()> {
         self.instance(host)?;
         if self.in_quorum(host) { Ok(()) } else { Err(Fault::unavailable("etcdserver: request timed out")) }
+    }
+
+    fn quorum_mut(&mut self, host: &HostId) -> Outcome<&mut Cluster> {
+        self.quorum(host)?;
+        let cluster = self.instance(host)?.0.cluster;
+        self.clusters.get_mut(&cluster).ok_or_else(|| Fault::failed("a running etcd without a cluster"))
+    }
+
+    /// The host whose etcd answers at a client URL; loopback is the asking host's own.
+    pub(super) fn host_at(&self, asking: &HostId, url: &str) -> HostId {
+        let named = self.clusters.iter().find_map(|(id, cluster)| {
+            let member = cluster.members.iter().find(|m| m.client_urls.iter().any(|u| u == url))?;
+            let runs = |i: &Instance| i.cluster == *id && i.member == member.id;
+            let host = self.hosts.iter().find(|(_, h)| h.etcd.as_ref().is_some_and(runs))?;
+            Some(host.0.clone())
+        });
+        named.unwrap_or_else(|| asking.clone())
+    }
+
+    /// An etcd without data and with `existing` joins the running cluster that lists its peer URL: it gets a copy of a
+    /// member's files. Nothing happens when there is no such cluster, or there is data.
+    pub(super) fn join(&mut self, host: &HostId, command: &[String]) -> Outcome<()> {
+        let Some(data_dir) = self.hosts.get(host).map(|h| Instance::data_dir(&h.root, command)) else {
+            return Ok(());
+        };
+        if flag(command, "initial-cluster-state") != Some("existing") || data_dir.join("member").exists() {
+            return Ok(());
+        }
+        let own = flag(command, "initial-advertise-peer-urls").unwrap_or_default();
+        let found = self.clusters.iter().find_map(|(id, cluster)| {
+            let member =
+                cluster.members.iter().find(|m| m.is_learner && m.peer_urls.iter().any(|u| u == own))?;
+            let donor = self.hosts.values().find(|h| h.etcd.as_ref().is_some_and(|i| i.cluster == *id))?;
+            Some((member.id, donor.root.join("var/lib/etcd")))
+        });
+        let Some((member, donor)) = found else { return Ok(()) };
+        let io = |e: std::io::Error| Fault::io(format!("join in {data_dir}"), &e);
+        for folder in ["member/snap", "member/wal"] {
+            std::fs::create_dir_all(data_dir.join(folder)).map_err(io)?;
+            for entry in donor.join(folder).read_dir_utf8().map_err(io)? {
+                let entry = entry.map_err(io)?;
+                std::fs::copy(entry.path(), data_dir.join(folder).join(entry.file_name())).map_err(io)?;
+            }
+        }
+        std::fs::write(data_dir.join(JOINED_AS), member.to_string()).map_err(io)
     }
 
     fn status(&self, host: &HostId) -> Outcome<EtcdStatus> {
@@ -201,7 +260,35 @@ impl State {
                 let (sha256, bytes) = super::store::write_snapshot(&mut file, &to)?;
                 Ok(Reply::Saved(Saved { bytes, sha256, has_trailer: true }))
             }
-            other => Err(Fault::failed(format!("the simulated etcd does not answer {other:?}"))),
+            EtcdCall::AddLearner { peer_urls } => {
+                let cluster = self.quorum_mut(host)?;
+                if let Some(known) = cluster.members.iter().find(|m| m.peer_urls == peer_urls) {
+                    return Ok(Reply::Members(vec![known.clone()]));
+                }
+                cluster.added += 1;
+                let learner = EtcdMember {
+                    id: MemberId(0xadd0_0000 + cluster.added),
+                    name: String::new(),
+                    peer_urls,
+                    client_urls: Vec::new(),
+                    is_learner: true,
+                };
+                cluster.members.push(learner.clone());
+                Ok(Reply::Members(vec![learner]))
+            }
+            EtcdCall::Promote { member } => {
+                let runs = self.hosts.values().filter_map(|h| h.etcd.as_ref()).any(|i| i.member == member);
+                let cluster = self.quorum_mut(host)?;
+                let learner = cluster.members.iter_mut().find(|m| m.id == member && runs);
+                let refused =
+                    || Fault::failed("can only promote a learner member which is in sync with leader");
+                learner.ok_or_else(refused)?.is_learner = false;
+                Ok(Reply::Done)
+            }
+            EtcdCall::Remove { member } => {
+                self.quorum_mut(host)?.members.retain(|m| m.id != member);
+                Ok(Reply::Done)
+            }
         }
     }
 

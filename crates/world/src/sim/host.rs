@@ -72,7 +72,10 @@ impl SimHost {
                 self.with(|s| s.stop_pod(&self.id, &sandbox_id)).map(|()| Reply::Done)
             }
             Request::EtcdLive { .. } => self.with(|s| Ok(Reply::EtcdLive(Box::new(s.etcd_live(&self.id))))),
-            Request::Etcd { call, .. } => self.with(|s| s.etcd_call(&self.id, &self.root, call)),
+            Request::Etcd { endpoint, call } => self.with(|s| {
+                let at = s.host_at(&self.id, &endpoint.url);
+                s.etcd_call(&at, &self.root, call)
+            }),
             Request::Api(request) => self.with(|s| s.api(&self.id, &request).map(Reply::Http)),
             Request::HttpGet { url, .. } => self.with(|s| s.http_get(&self.id, &url).map(Reply::Http)),
             Request::Processes { .. } => Ok(Reply::Processes(Vec::new())),

@@ -4,7 +4,8 @@
 //! Start with [`SimWorld`]; [`faults`] makes requests fail. `state` holds units and kubelets, `etcd` reads data dirs as an
 //! etcd does (ids, revision, HashKV, damage), `api` answers as an API server does. Nothing here proves anything of real
 //! clusters: it proves what the executor does at every point where something can break.
-//! Not simulated: joining a cluster as a new member, elections by time, and an etcd that starts without data (it exits).
+//! Not simulated: elections by time, a log that goes on (a member that joins gets a copy of another's files), and an etcd
+//! that starts a new cluster without data (it exits).
 
 mod api;
 mod etcd;
@@ -21,12 +22,12 @@ use crate::local::LocalHost;
 use camino::{Utf8Path, Utf8PathBuf};
 use etcd_disk::restore::{DbFrom, Form, NewCluster, NewMember, RestoreOptions, write_db, write_member};
 use etcd_disk::snapshot::{SnapshotFile, TrailerPolicy, VerifyOptions};
-use rekindle_model::HostId;
 use rekindle_model::etcd::DbFacts;
 use rekindle_model::host::{Component, HostFacts, Layout};
 use rekindle_model::inventory::Inventory;
 use rekindle_model::seen::chain;
 use rekindle_model::source::SourceKind;
+use rekindle_model::{HostId, MemberId};
 use sha2::{Digest, Sha256};
 use state::{HostState, State, Unit, under};
 use std::collections::BTreeMap;
@@ -51,6 +52,7 @@ impl SimWorld {
         let state = Arc::new(Mutex::new(State::default()));
         let faults = Arc::new(Faults::default());
         write_sources(inventory, dir, seed)?;
+        name_members(inventory)?;
         let mut hosts: Vec<Arc<dyn crate::Host>> = Vec::new();
         for (number, facts) in inventory.hosts.iter().enumerate() {
             let root = dir.join(format!("host-{number}"));
@@ -178,6 +180,48 @@ fn make_files(facts: &HostFacts, inventory: &Inventory, root: &Utf8Path, seed: u
     make_data(facts, inventory, root, seed)
 }
 
+/// The cluster that these hosts founded.
+fn cluster_of(inventory: &Inventory) -> Outcome<NewCluster> {
+    let members = inventory.hosts.iter().filter_map(|h| h.etcd_config.known());
+    let members = members.map(|c| NewMember { name: c.name.clone(), peer_urls: c.peer_urls.clone() });
+    NewCluster::new("etcd-cluster", members.collect()).map_err(|e| disk(&e))
+}
+
+/// The ids that members really have here.
+fn name_members(inventory: &mut Inventory) -> Outcome<()> {
+    use rekindle_model::Seen::Known;
+    if inventory.hosts.iter().all(|h| h.etcd_config.known().is_none()) {
+        return Ok(());
+    }
+    let cluster = cluster_of(inventory)?;
+    for host in &mut inventory.hosts {
+        let own = host.etcd_config.known().map(|c| c.name.clone());
+        let mut lists = Vec::new();
+        if let Known(live) = &mut host.etcd_live {
+            if let (Known(status), Some(id)) =
+                (&mut live.status, own.and_then(|name| cluster.member_id(&name)))
+            {
+                status.member_id = MemberId(id.0);
+                status.cluster_id = MemberId(cluster.cluster_id().0);
+            }
+            if let Known(members) = &mut live.members {
+                lists.push(members);
+            }
+        }
+        if let Known(data) = &mut host.etcd_data
+            && let Known(db) = &mut data.db
+        {
+            lists.push(&mut db.members);
+        }
+        for member in lists.into_iter().flatten() {
+            if let Some(id) = cluster.member_id(&member.name) {
+                member.id = MemberId(id.0);
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The data dir: the member as it was founded, damaged where the inventory has no facts of its db.
 fn make_data(facts: &HostFacts, inventory: &Inventory, root: &Utf8Path, seed: u64) -> Outcome<()> {
     let (Some(config), Some(data)) = (facts.etcd_config.known(), facts.etcd_data.known()) else {
@@ -187,9 +231,7 @@ fn make_data(facts: &HostFacts, inventory: &Inventory, root: &Utf8Path, seed: u6
         return Ok(());
     }
     let data_dir = under(root, &config.data_dir);
-    let members = inventory.hosts.iter().filter_map(|h| h.etcd_config.known());
-    let members = members.map(|c| NewMember { name: c.name.clone(), peer_urls: c.peer_urls.clone() });
-    let cluster = NewCluster::new("etcd-cluster", members.collect()).map_err(|e| disk(&e))?;
+    let cluster = cluster_of(inventory)?;
     let known = data.db.known().filter(|db| db.revision > 0 && db.live_keys > 0).cloned();
     let live = facts.etcd_live.known().and_then(|live| live.status.known()).map(|status| status.revision);
     let answers = facts.etcd_live.known();

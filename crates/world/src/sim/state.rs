@@ -117,11 +117,20 @@ impl State {
         if component != Component::Etcd {
             return Ok(());
         }
+        self.join(id, command)?;
         let host = self.host(id)?;
         let instance = Instance::boot(&host.root, command)?;
-        let (cluster, on_disk) = (instance.cluster, instance.cluster_on_disk());
-        host.etcd = Some(instance);
+        let (cluster, member, on_disk) = (instance.cluster, instance.member, instance.cluster_on_disk());
+        if self.clusters.get(&cluster).is_some_and(|c| c.members.iter().all(|m| m.id != member)) {
+            return Err(Fault::failed(format!("member {member} was removed from its cluster")));
+        }
+        self.host(id)?.etcd = Some(instance);
         let known = self.clusters.entry(cluster).or_insert(on_disk);
+        if let Some(own) = known.members.iter_mut().find(|m| m.id == member) {
+            own.name = words::flag(command, "name").unwrap_or_default().to_owned();
+            own.client_urls =
+                vec![words::flag(command, "advertise-client-urls").unwrap_or_default().to_owned()];
+        }
         let revision = self.hosts.get(id).and_then(|h| h.etcd.as_ref()).map_or(0, |i| i.verified.revision);
         known.revision = known.revision.max(revision);
         Ok(())
