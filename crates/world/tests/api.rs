@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 #[path = "etcd/cluster.rs"]
-#[allow(dead_code)] // each test uses its part
 mod cluster;
 
 use cluster::{Folder, Pki, free_ports, start_cluster};

@@ -45,7 +45,9 @@ fn noise(bytes: usize) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_are_answered_there() {
     let server = Server::start();
+    let began = Instant::now();
     let host = connect(&server).await;
+    println!("connected, program perhaps sent: {:?}", began.elapsed());
     let identity = host.identity().await.unwrap();
     assert_eq!(identity.hostname, std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap().trim());
 
@@ -68,7 +70,9 @@ async fn requests_are_answered_there() {
     };
     let first = sent(&());
     assert_eq!(first.len(), 1);
+    let began = Instant::now();
     let again = connect(&server).await;
+    println!("connected, program there already: {:?}", began.elapsed());
     again.identity().await.unwrap();
     assert_eq!(sent(&()), first);
 }

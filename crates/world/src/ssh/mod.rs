@@ -8,6 +8,8 @@ mod bootstrap;
 mod channel;
 mod frame;
 mod serve;
+#[cfg(test)]
+mod tests;
 mod transfer;
 mod wire;
 
