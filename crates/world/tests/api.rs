@@ -1,6 +1,7 @@
 //! The API client against a real kube-apiserver over a real etcd, with certificates as kubeadm makes them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
+#[allow(dead_code)]
 #[path = "etcd/cluster.rs"]
 mod cluster;
 

@@ -1,6 +1,7 @@
 //! The etcd client against real etcd 3.5, 3.6 and 3.7 on loopback; `etcdctl` and `etcdutl` are the judges.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
+#[allow(dead_code)]
 #[path = "etcd/cluster.rs"]
 mod cluster;
 

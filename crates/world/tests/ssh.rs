@@ -11,6 +11,7 @@ use rekindle_world::ssh::{SshHost, SshOptions};
 use rekindle_world::{Host, Progress};
 use server::Server;
 use sha2::{Digest, Sha256};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -237,6 +238,40 @@ async fn hosts_that_cannot_be_reached_say_why() {
     drop(server);
     let fault = refused(options).await;
     assert_eq!(fault.kind, HostErrorKind::Unreachable, "{fault}");
+}
+
+/// A folder that nothing can be executed from, unmounted on drop.
+struct NoExec(Utf8PathBuf);
+
+impl NoExec {
+    fn mount(at: Utf8PathBuf) -> Self {
+        std::fs::create_dir(&at).unwrap();
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", "noexec", "tmpfs", at.as_str()]).status();
+        assert!(mounted.unwrap().success(), "mounting needs root");
+        Self(at)
+    }
+}
+
+impl Drop for NoExec {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+// The first folder on the list is writable but mounted noexec, as /run is on Debian: the next one is taken, and
+// nothing is left behind in the first but our empty folder.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_without_exec_is_passed_over() {
+    let server = Server::start();
+    let noexec = NoExec::mount(server.path("noexec"));
+    let key = std::fs::read_to_string(server.path("user.pub")).unwrap();
+    let options =
+        format!("command=\"export XDG_RUNTIME_DIR={}; eval \\\"$SSH_ORIGINAL_COMMAND\\\"\"", noexec.0);
+    std::fs::write(server.path("authorized_keys"), format!("{options} {key}")).unwrap();
+    connect(&server).await.identity().await.unwrap();
+    let ours = noexec.0.join(format!("rekindle-ssh-{}", rustix::process::getuid().as_raw()));
+    assert_eq!(std::fs::read_dir(&ours).unwrap().count(), 0);
 }
 
 // A login shell that talks before the first command (banners in `.bashrc` are common) does not disturb the frames.

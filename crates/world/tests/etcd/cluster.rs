@@ -1,5 +1,4 @@
 //! Real etcd processes on loopback, with and without TLS, for the tests of the etcd client.
-#![allow(dead_code)] // each test uses its part
 
 use camino::{Utf8Path, Utf8PathBuf};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
