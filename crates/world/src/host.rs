@@ -37,7 +37,8 @@ pub enum Request {
         content: Vec<u8>,
         mode: u32,
     },
-    /// Rename durably; refuses to replace `to`. Done already (no `from`, but `to`) is success.
+    /// Rename durably; refuses to replace `to`. Done already (no `from`, but `to`) is success. What comes out of a run's
+    /// own folder gets the owner of the folder it is put into.
     Rename { from: HostPath, to: HostPath },
     /// Make a folder and its parents, with a mode for the new ones.
     MakeDir { path: HostPath, mode: u32 },
@@ -55,7 +56,7 @@ pub enum Request {
     UnitAction { name: String, action: UnitAction },
     /// Last journal lines of a unit, oldest first.
     Journal { unit: String, lines: u32 },
-    /// Containers through CRI (all namespaces), newest first.
+    /// Containers of the namespace `kube-system` through CRI, newest first.
     Containers,
     /// Stop a pod sandbox with its containers at once; gone already is success.
     StopPod { sandbox_id: String },

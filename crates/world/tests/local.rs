@@ -81,6 +81,29 @@ async fn a_rename_never_replaces_and_may_be_asked_twice() {
     assert_eq!(nothing.kind, HostErrorKind::NotFound);
 }
 
+// etcd may run as a user of its own: the restored member must be that user's, as the data dir is. (Owners can only be
+// changed by root; without it the test has just one owner to look at.)
+#[tokio::test]
+async fn what_a_run_made_gets_the_owner_of_its_place() {
+    let (dir, host) = (scratch(), machine());
+    let (data_dir, made) = (dir.path.join("etcd"), dir.path.join("rekindle-12ab34cd-etcd/new/member"));
+    for path in [&data_dir, &made.join("snap")] {
+        std::fs::create_dir_all(path).unwrap();
+    }
+    std::fs::write(made.join("snap/db"), "x").unwrap();
+    let own = data_dir.metadata().unwrap().uid();
+    let owner = if own == 0 { 4321 } else { own };
+    std::os::unix::fs::chown(&data_dir, Some(owner), None).unwrap();
+    host.rename(&at(&made), &at(&data_dir.join("member"))).await.unwrap();
+    for path in ["member", "member/snap", "member/snap/db"] {
+        assert_eq!(data_dir.join(path).metadata().unwrap().uid(), owner, "{path}");
+    }
+    // What is moved aside keeps its owner: it goes back as it was.
+    let aside = dir.path.join("rekindle-12ab34cd-etcd/old-member");
+    host.rename(&at(&data_dir.join("member")), &at(&aside)).await.unwrap();
+    assert_eq!(aside.join("snap/db").metadata().unwrap().uid(), owner);
+}
+
 // Removing is for what a run made, and its name must say so.
 #[tokio::test]
 async fn only_a_runs_own_trees_are_removed() {

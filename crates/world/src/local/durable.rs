@@ -8,7 +8,7 @@ use camino::Utf8Path;
 use rustix::fs::{CWD, RenameFlags};
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 
 /// Mode of folders made on the way.
 pub(crate) const PRIVATE_DIR: u32 = 0o700;
@@ -80,6 +80,9 @@ pub(crate) fn write(path: &Utf8Path, via: &Utf8Path, content: &[u8], mode: u32) 
 }
 
 /// Renames `from` to `to` on one file system, never replacing. Done already (no `from`, but `to`) is success.
+///
+/// What comes out of a run's own folder gets the owner of the folder it is put into: an etcd that runs as a user of its
+/// own could not read a data dir of root's.
 pub(crate) fn rename_new(from: &Utf8Path, to: &Utf8Path) -> Outcome<()> {
     let (from_there, to_there) = (from.symlink_metadata().is_ok(), to.symlink_metadata().is_ok());
     match (from_there, to_there) {
@@ -90,6 +93,9 @@ pub(crate) fn rename_new(from: &Utf8Path, to: &Utf8Path) -> Outcome<()> {
         (false, true) => {}
         (true, false) => {
             make_dirs(parent(to)?, PRIVATE_DIR)?;
+            if is_own(from) && !is_own(to) {
+                give_to_owner_of(parent(to)?, from)?;
+            }
             rename_no_replace(from, to).map_err(|e| Fault::io(format!("rename {from} to {to}"), &e))?;
         }
     }
@@ -110,13 +116,38 @@ fn rename_no_replace(from: &Utf8Path, to: &Utf8Path) -> io::Result<()> {
     }
 }
 
+/// Whether a path lies in a folder that a run made.
+fn is_own(path: &Utf8Path) -> bool {
+    let ours = |name: &str| name.starts_with("rekindle-") || name.starts_with(".rekindle-");
+    path.components().any(|c| ours(c.as_str()))
+}
+
+/// Gives a tree the owner and group of a folder. Links are given, not followed; the depth is that of a data dir.
+fn give_to_owner_of(folder: &Utf8Path, tree: &Utf8Path) -> Outcome<()> {
+    let failed = |path: &Utf8Path, e: &io::Error| Fault::io(format!("change the owner of {path}"), e);
+    let owner = folder.metadata().map_err(|e| failed(folder, &e))?;
+    let mut left = vec![tree.to_owned()];
+    while let Some(path) = left.pop() {
+        let found = path.symlink_metadata().map_err(|e| failed(&path, &e))?;
+        if (found.uid(), found.gid()) != (owner.uid(), owner.gid()) {
+            std::os::unix::fs::lchown(&path, Some(owner.uid()), Some(owner.gid()))
+                .map_err(|e| failed(&path, &e))?;
+        }
+        if found.is_dir() {
+            for entry in path.read_dir_utf8().map_err(|e| failed(&path, &e))? {
+                left.push(entry.map_err(|e| failed(&path, &e))?.into_path());
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Removes a tree that a run made. Gone already is success.
 ///
 /// # Errors
 /// Refused when no component of the path begins with `rekindle-` or `.rekindle-`.
 pub(crate) fn remove_own_tree(path: &Utf8Path) -> Outcome<()> {
-    let ours = |name: &str| name.starts_with("rekindle-") || name.starts_with(".rekindle-");
-    if !path.components().any(|c| ours(c.as_str())) {
+    if !is_own(path) {
         return Err(Fault::refused(format!("remove {path}: not made by a run of Rekindle")));
     }
     let removed = match path.symlink_metadata() {

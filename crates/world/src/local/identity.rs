@@ -8,6 +8,7 @@ use rekindle_model::Seen;
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::OnceCell;
 
 /// Milliseconds since the Unix epoch.
 pub(crate) fn now_ms() -> i64 {
@@ -16,7 +17,7 @@ pub(crate) fn now_ms() -> i64 {
 }
 
 /// Name, addresses and clock. With a root that is not the running machine only the name is the root's.
-pub(crate) async fn identity(root: &Root) -> Outcome<Identity> {
+pub(crate) async fn identity(root: &Root, clock: &OnceCell<Seen<bool>>) -> Outcome<Identity> {
     if !root.is_running_machine() {
         let name = std::fs::read_to_string(root.path().join("etc/hostname")).unwrap_or_default();
         let synchronized = Seen::Unknown("not the running machine".into());
@@ -28,7 +29,8 @@ pub(crate) async fn identity(root: &Root) -> Outcome<Identity> {
         });
     }
     let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let synchronized = synchronized().await;
+    // Asked once: the clock is read again and again, and the tool may take its time.
+    let synchronized = clock.get_or_init(synchronized).await.clone();
     Ok(Identity { hostname, addresses: addresses(), now_ms: now_ms(), synchronized })
 }
 

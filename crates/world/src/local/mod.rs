@@ -22,19 +22,22 @@ use camino::{Utf8Path, Utf8PathBuf};
 use command::blocking;
 pub(crate) use identity::now_ms;
 use paths::Root;
-use rekindle_model::{HostId, HostPath};
+use rekindle_model::{HostId, HostPath, Seen};
+use tokio::sync::OnceCell;
 
 /// This machine, or a file system mounted on it.
 pub struct LocalHost {
     id: HostId,
     root: Root,
+    /// Whether the clock is synchronised, once it was asked.
+    clock: OnceCell<Seen<bool>>,
 }
 
 impl LocalHost {
     /// A host with this id whose `/` is the folder `root` of this machine. With another root than `/` only files
     /// answer; units, processes and containers are unavailable.
     pub fn new(id: HostId, root: impl Into<Utf8PathBuf>) -> Self {
-        Self { id, root: Root::new(root) }
+        Self { id, root: Root::new(root), clock: OnceCell::new() }
     }
 
     fn path(&self, path: &HostPath) -> Outcome<Utf8PathBuf> {
@@ -54,7 +57,7 @@ impl LocalHost {
 
     async fn answer(&self, request: Request) -> Outcome<Reply> {
         match request {
-            Request::Identity => identity::identity(&self.root).await.map(Reply::Identity),
+            Request::Identity => identity::identity(&self.root, &self.clock).await.map(Reply::Identity),
             Request::Stat { .. }
             | Request::Read { .. }
             | Request::List { .. }
