@@ -240,22 +240,32 @@ fn figures(step: &PlannedStep, o: &Outputs) -> String {
     }
 }
 
+/// What lies elsewhere than before: not what was put back since, nor the new data moved in.
 fn moved(plan: &Plan, state: &RunState) -> Vec<Moved> {
-    let mut moved = Vec::new();
+    let mut moved: Vec<Moved> = Vec::new();
     for step in &plan.steps {
-        let Some(own) = state.steps.get(&step.number).filter(|own| own.status == StepStatus::Done) else {
-            continue;
-        };
-        let (from, to): (HostPath, HostPath) = match &step.step {
+        let done = |own: &&crate::status::StepState| own.status == StepStatus::Done;
+        let Some(own) = state.steps.get(&step.number).filter(done) else { continue };
+        let (from, to): (&HostPath, &HostPath) = match &step.step {
             Step::Rename { from, to, .. } if own.outputs.get("moved") == Some(&Value::Bool(true)) => {
-                (from.clone(), to.clone())
+                (from, to)
             }
-            Step::ReplaceFile { path, aside, old_sha256: Some(_), .. } => (path.clone(), aside.clone()),
+            Step::ReplaceFile { path, aside, old_sha256: Some(_), .. } => (path, aside),
             _ => continue,
         };
-        moved.push(Moved { host: host_of(step).to_owned(), from, to });
+        let host = host_of(step).to_owned();
+        moved.retain(|earlier| earlier.host != host || &earlier.to != from);
+        if own_folder(to).is_some() {
+            moved.push(Moved { host, from: from.clone(), to: to.clone() });
+        }
     }
     moved
+}
+
+/// The folder of a run that a path lies in.
+fn own_folder(path: &HostPath) -> Option<&Utf8Path> {
+    let own = |name: &str| name.trim_start_matches('.').starts_with("rekindle-");
+    path.ancestors().find(|folder| folder.file_name().is_some_and(own))
 }
 
 fn left_to_do(plan: &Plan, run_dir: &Utf8Path, state: &RunState, outcome: Outcome) -> Vec<String> {
@@ -299,11 +309,8 @@ fn left_to_do(plan: &Plan, run_dir: &Utf8Path, state: &RunState, outcome: Outcom
 fn old_data(plan: &Plan, run_dir: &Utf8Path, state: &RunState) -> Vec<String> {
     let mut folders: std::collections::BTreeSet<(String, String)> = std::collections::BTreeSet::new();
     for moved in moved(plan, state) {
-        let own = moved.to.ancestors().find(|path| {
-            path.file_name().is_some_and(|name| name.trim_start_matches('.').starts_with("rekindle-"))
-        });
-        if let Some(folder) = own {
-            folders.insert((moved.host, folder.to_string()));
+        if let Some(folder) = own_folder(&moved.to) {
+            folders.insert((moved.host.clone(), folder.to_string()));
         }
     }
     let told = folders.into_iter().map(|(host, folder)| {

@@ -113,6 +113,27 @@ async fn a_source_changed_since_the_plan_is_refused() {
     case.assert_as_before("changed source");
 }
 
+// The report tells what lies elsewhere now (old data, the old manifest), and not what was parked and put back.
+#[tokio::test(start_paused = true)]
+async fn the_report_tells_what_lies_elsewhere_now() {
+    let case = Case::new(common::s1_corrupt);
+    let report = case.execute(&Hooks::default()).await.unwrap();
+    let moved: Vec<(&str, &str)> = report.moved.iter().map(|m| (m.from.as_str(), m.to.as_str())).collect();
+    assert_eq!(
+        moved,
+        [
+            ("/var/lib/etcd/member", "/var/lib/rekindle-deadbeef-etcd/old-member"),
+            ("/etc/kubernetes/manifests/etcd.yaml", "/etc/kubernetes/rekindle-deadbeef/old-etcd.yaml"),
+        ]
+    );
+    for (_, to) in moved {
+        assert!(case.host_root().join(to.trim_start_matches('/')).exists(), "{to}");
+    }
+    assert!(report.left_to_do.iter().any(|line| line.contains("/var/lib/rekindle-deadbeef-etcd")));
+    let hash = report.verifications.iter().find(|v| v.what.contains("HashKV")).unwrap();
+    assert_eq!(hash.held, rekindle_model::Seen::Known(true));
+}
+
 // Somebody edits the manifest between plan and run: the step refuses, everything is taken back, and the edit is kept.
 #[tokio::test(start_paused = true)]
 async fn a_manifest_edited_since_the_plan_is_kept_and_everything_taken_back() {

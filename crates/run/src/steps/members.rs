@@ -154,6 +154,6 @@ async fn look(ctx: &Ctx<'_>, endpoints: &[EtcdEndpoint]) -> Result<Result<HashKv
     if hashes.iter().all(|(_, hash)| same(hash)) {
         return Ok(Ok(HashKv { revision, ..*first }));
     }
-    let told: Vec<String> = hashes.iter().map(|(url, hash)| format!("{url} {:08x}", hash.hash)).collect();
+    let told: Vec<String> = hashes.iter().map(|(url, hash)| format!("{url} {}", hash.hash)).collect();
     Ok(Err(format!("at revision {revision}: {}", told.join(", "))))
 }

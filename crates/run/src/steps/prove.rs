@@ -44,7 +44,7 @@ pub(super) async fn prove_member(
     let answered = ctx.ask("its HashKV", || ctx.host.etcd_hash_kv(endpoint, native.revision)).await?;
     if answered.hash != native.hash || answered.compact_revision != native.compact_revision {
         return Err(StepError::NotProved(format!(
-            "HashKV of {} at revision {} equals the native value: it is {:08x} (compacted {}), native {:08x} \
+            "HashKV of {} at revision {} equals the native value: it is {} (compacted {}), native {} \
              (compacted {})",
             ctx.host_id(),
             native.revision,
