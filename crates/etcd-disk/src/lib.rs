@@ -19,6 +19,7 @@ mod files;
 pub mod hashkv;
 pub mod ids;
 pub mod live;
+mod live_index;
 pub mod proto;
 pub mod replay;
 pub mod restore;

@@ -3,21 +3,20 @@
 //! Feed rows in the bucket's order to [`RowScan::row`], then take the results with [`RowScan::finish`].
 //! Used by [`crate::snapshot`] to verify and by [`crate::restore`] to choose the rows that survive.
 
-use std::collections::{BTreeMap, HashMap};
-
 use crate::error::RowFault;
 use crate::hashkv::{HashKv, Joiner, append_row, seed};
+use crate::live_index::LiveIndex;
 use crate::rows::{KvRef, RowKey};
 use crate::snapshot::GroupFn;
 
 /// The running state of a scan. Memory: the live keys, and 8 bytes for each row up to the compact revision.
-pub(crate) struct RowScan {
+pub(crate) struct RowScan<'a> {
     compact_revision: i64,
     hash_revision: Option<i64>,
     rows: u32,
     last_main: i64,
-    /// Ordinal of the newest row of each key that is alive after the rows seen so far.
-    live: HashMap<Box<[u8]>, u32>,
+    /// The keys alive after the rows seen so far.
+    live: LiveIndex<'a>,
     /// CRC and length of each row up to the compact revision (length 0: never counts).
     prefix: Vec<(u32, u32)>,
     suffix_crc: u32,
@@ -26,24 +25,24 @@ pub(crate) struct RowScan {
 }
 
 /// What a finished scan knows.
-pub(crate) struct Scanned {
+pub(crate) struct Scanned<'a> {
     /// Rows, tombstones included.
     pub(crate) rows: u32,
-    /// Ordinal (from 0) of the newest row of each live key.
-    pub(crate) live: HashMap<Box<[u8]>, u32>,
+    /// The live keys; rows count from 0.
+    pub(crate) live: LiveIndex<'a>,
     /// HashKV at the revision asked for, else at the store's revision.
     pub(crate) hash_kv: HashKv,
 }
 
-impl RowScan {
+impl<'a> RowScan<'a> {
     /// `compact_revision` -1: never compacted. `hash_revision` `None`: the newest.
-    pub(crate) fn new(compact_revision: i64, hash_revision: Option<i64>) -> Self {
+    pub(crate) fn new(compact_revision: i64, hash_revision: Option<i64>, group: Option<GroupFn<'a>>) -> Self {
         Self {
             compact_revision,
             hash_revision,
             rows: 0,
             last_main: 0,
-            live: HashMap::new(),
+            live: LiveIndex::new(group),
             prefix: Vec::new(),
             suffix_crc: 0,
             suffix_bytes: 0,
@@ -52,8 +51,11 @@ impl RowScan {
     }
 
     /// A scan for the live keys alone.
-    pub(crate) fn without_hash() -> Self {
-        Self { hash: Some(HashKv { hash: 0, revision: 0, compact_revision: 0 }), ..Self::new(-1, None) }
+    pub(crate) fn without_hash(group: Option<GroupFn<'a>>) -> Self {
+        Self {
+            hash: Some(HashKv { hash: 0, revision: 0, compact_revision: 0 }),
+            ..Self::new(-1, None, group)
+        }
     }
 
     /// Hashes and counts a row that another scan has chosen, without looking for its key again.
@@ -80,10 +82,8 @@ impl RowScan {
         }
         if row.tombstone {
             self.live.remove(user_key);
-        } else if let Some(newest) = self.live.get_mut(user_key) {
-            *newest = self.rows;
         } else {
-            self.live.insert(user_key.into(), self.rows);
+            self.live.put(user_key, self.rows);
         }
         self.rows = self.rows.checked_add(1).ok_or(RowFault::TooMany)?;
         self.last_main = main;
@@ -106,8 +106,8 @@ impl RowScan {
 
     /// HashKV over the rows seen so far.
     fn fold(&mut self, revision: i64) -> HashKv {
-        let mut keep = vec![self.live.is_empty(); self.prefix.len()];
-        for &ordinal in self.live.values() {
+        let mut keep = vec![self.live.len() == 0; self.prefix.len()];
+        for ordinal in self.live.ordinals() {
             if let Some(kept) = keep.get_mut(ordinal as usize) {
                 *kept = true;
             }
@@ -124,7 +124,7 @@ impl RowScan {
     }
 
     /// Ends the scan; `store_revision` is what HashKV is computed at unless a revision was asked for.
-    pub(crate) fn finish(mut self, store_revision: i64) -> Scanned {
+    pub(crate) fn finish(mut self, store_revision: i64) -> Scanned<'a> {
         let hash_kv = match self.hash {
             Some(done) => done,
             None => {
@@ -138,22 +138,5 @@ impl RowScan {
     /// Main revision of the last row taken, 0 before the first.
     pub(crate) fn last_main(&self) -> i64 {
         self.last_main
-    }
-}
-
-impl Scanned {
-    /// Live keys by group. The empty key, which only a raised revision writes, is in none.
-    pub(crate) fn groups(&self, group: GroupFn<'_>) -> BTreeMap<String, u64> {
-        let mut groups: BTreeMap<String, u64> = BTreeMap::new();
-        for key in self.live.keys().filter(|key| !key.is_empty()) {
-            let name = group(key);
-            match groups.get_mut(name) {
-                Some(count) => *count += 1,
-                None => {
-                    groups.insert(name.to_owned(), 1);
-                }
-            }
-        }
-        groups
     }
 }

@@ -163,7 +163,8 @@ impl SnapshotFile {
         // damage that keeps the small buckets from being read is told by the check, with all its places
         let facts = read_facts(&self.db, &self.path);
         let compact = facts.as_ref().map_or(-1, StoreFacts::compact_revision);
-        let mut scan = RowScan::new(options.compact_revision.unwrap_or(compact), options.hash_revision);
+        let mut scan =
+            RowScan::new(options.compact_revision.unwrap_or(compact), options.hash_revision, options.group);
         let (mut seen, mut told, mut first_fault) = (0u64, 0u64, None);
         let report = self.db.check_rows(&mut |name, key, value| {
             if name == bucket::KEY.as_bytes() {
@@ -197,16 +198,10 @@ impl SnapshotFile {
             let compact_revision = options.compact_revision.unwrap_or(compact);
             return self.fault(SnapshotFault::HashRevision { asked, compact_revision, revision });
         }
-        Ok(self.verified(scan.finish(revision), revision, facts, options.group))
+        Ok(self.verified(scan.finish(revision), revision, facts))
     }
 
-    fn verified(
-        &self,
-        scanned: Scanned,
-        revision: i64,
-        facts: StoreFacts,
-        group: Option<GroupFn<'_>>,
-    ) -> Verified {
+    fn verified(&self, scanned: Scanned<'_>, revision: i64, facts: StoreFacts) -> Verified {
         Verified {
             sha256: String::new(),
             trailer: self.has_trailer,
@@ -216,7 +211,7 @@ impl SnapshotFile {
             revision,
             compact_revision: facts.compact_revision(),
             hash_kv: scanned.hash_kv,
-            groups: group.map(|group| scanned.groups(group)).unwrap_or_default(),
+            groups: scanned.live.groups(),
             facts,
         }
     }

@@ -153,7 +153,14 @@ fn an_occupied_folder_is_refused() {
     let target = Target { name: "m1".into(), data_dir: dir.path().join("data"), wal_dir: None };
     let restore = |target: &Target| {
         let options = RestoreOptions::default();
-        restore_members(&source, Form::Exact, &cluster(), &options, std::slice::from_ref(target), &mut |_, _| {})
+        restore_members(
+            &source,
+            Form::Exact,
+            &cluster(),
+            &options,
+            std::slice::from_ref(target),
+            &mut |_, _| {},
+        )
     };
     restore(&target).unwrap();
     let before = std::fs::read(dir.path().join("data/member/snap/db")).unwrap();

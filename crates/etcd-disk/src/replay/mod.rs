@@ -166,7 +166,7 @@ impl Output<'_> {
     /// The database's rows, then the new ones: revisions only grow.
     fn rows(&self, writer: &mut Writer) -> Result<HashKv> {
         let read = |source| Error::Bolt { path: self.db.to_owned(), source };
-        let mut scan = RowScan::new(self.store.compact_revision(), None);
+        let mut scan = RowScan::new(self.store.compact_revision(), None, None);
         let mut out = writer.bucket(bucket::KEY.as_bytes()).map_err(|e| self.write_error(e))?;
         let mut put = |key: &[u8], value: &[u8]| {
             scan.row(key, value).map_err(|source| Error::Row {

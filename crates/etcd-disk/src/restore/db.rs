@@ -72,14 +72,14 @@ pub(super) struct Job<'a> {
 }
 
 /// What the rows came to.
-struct Rows {
-    scanned: Scanned,
+struct Rows<'a> {
+    scanned: Scanned<'a>,
     written: u64,
     revision: i64,
     hash_kv: HashKv,
 }
 
-impl Job<'_> {
+impl<'a> Job<'a> {
     /// The forms whose rows are written one by one; the source's sha256 is computed on a second thread.
     fn rewrite(&mut self, file: File, form: Form) -> Result<RestoredDb> {
         let facts = self.refuse_corrupt()?;
@@ -134,13 +134,12 @@ impl Job<'_> {
 
     fn restored(
         &self,
-        rows: Rows,
-        plan: Option<Survivors>,
+        rows: Rows<'_>,
+        plan: Option<Survivors<'_>>,
         bytes: u64,
         cleared_alarms: Vec<Alarm>,
     ) -> RestoredDb {
         let scanned = plan.map_or(rows.scanned, |plan| plan.scanned);
-        let groups = self.options.group.map(|group| scanned.groups(group)).unwrap_or_default();
         RestoredDb {
             bytes,
             sha256_checked: self.source.has_trailer(),
@@ -149,7 +148,7 @@ impl Job<'_> {
             hash_kv: rows.hash_kv,
             rows: rows.written,
             live_keys: scanned.live.len() as u64,
-            groups,
+            groups: scanned.live.groups(),
             cleared_alarms,
         }
     }
@@ -220,9 +219,9 @@ impl Job<'_> {
     }
 
     /// All rows, and stock's row at the raised revision.
-    fn all_rows(&mut self, writer: &mut Writer, facts: &StoreFacts, bump: u64) -> Result<Rows> {
+    fn all_rows(&mut self, writer: &mut Writer, facts: &StoreFacts, bump: u64) -> Result<Rows<'a>> {
         // the compact revision is known only after the last row: until then every row counts as older
-        let mut scan = RowScan::new(i64::MAX, None);
+        let mut scan = RowScan::new(i64::MAX, None, self.options.group);
         let mut out = writer.bucket(bucket::KEY.as_bytes()).map_err(|e| self.write_error(e))?;
         let source = self.source;
         let rows = source.bolt().bucket(bucket::KEY.as_bytes()).map_err(|e| source.bolt_error(e))?;
@@ -256,9 +255,9 @@ impl Job<'_> {
     }
 
     /// Which rows survive a compaction at `to_revision`: the newest of each live key.
-    fn survivors(&mut self, facts: &StoreFacts, to_revision: i64) -> Result<Survivors> {
+    fn survivors(&mut self, facts: &StoreFacts, to_revision: i64) -> Result<Survivors<'a>> {
         let source = self.source;
-        let mut scan = RowScan::without_hash();
+        let mut scan = RowScan::without_hash(self.options.group);
         let rows = source.bolt().bucket(bucket::KEY.as_bytes()).map_err(|e| source.bolt_error(e))?;
         if let Some(rows) = rows {
             let mut cursor = rows.cursor();
@@ -275,20 +274,25 @@ impl Job<'_> {
         }
         let mut scanned = scan.finish(revision);
         // an earlier raise left an empty key, which the new one replaces
-        scanned.live.remove(&b""[..]);
+        scanned.live.remove(b"");
         let mut keep = vec![false; scanned.rows as usize];
-        for &ordinal in scanned.live.values() {
+        for ordinal in scanned.live.ordinals() {
             if let Some(kept) = keep.get_mut(ordinal as usize) {
                 *kept = true;
             }
         }
-        scanned.live.insert(Box::default(), scanned.rows);
+        scanned.live.put(b"", scanned.rows);
         Ok(Survivors { scanned, keep })
     }
 
-    fn bumped_rows(&mut self, writer: &mut Writer, plan: &Survivors, to_revision: i64) -> Result<Rows> {
+    fn bumped_rows(
+        &mut self,
+        writer: &mut Writer,
+        plan: &Survivors<'_>,
+        to_revision: i64,
+    ) -> Result<Rows<'a>> {
         let source = self.source;
-        let mut scan = RowScan::new(-1, None);
+        let mut scan = RowScan::new(-1, None, None);
         let mut out = writer.bucket(bucket::KEY.as_bytes()).map_err(|e| self.write_error(e))?;
         let rows = source.bolt().bucket(bucket::KEY.as_bytes()).map_err(|e| source.bolt_error(e))?;
         if let Some(rows) = rows {
@@ -369,8 +373,8 @@ impl Job<'_> {
     }
 }
 
-struct Survivors {
-    scanned: Scanned,
+struct Survivors<'a> {
+    scanned: Scanned<'a>,
     /// By ordinal: the row is written.
     keep: Vec<bool>,
 }
