@@ -187,12 +187,15 @@ fn resource(key: &[u8]) -> &str {
     kube_storage::resource_of(key, DEFAULT_PREFIX)
 }
 
-/// The UID of `kube-system` and the fingerprint of the cluster CA, which controller-manager puts into every namespace
-/// as ConfigMap `kube-root-ca.crt`.
+/// Where the cluster CA is stored: controller-manager puts it into every namespace, and the API server, earlier in a
+/// cluster's life, tells its client CA (the same one, where kubeadm made it).
+const CA_CONFIG_MAPS: [&str; 2] = ["kube-root-ca.crt", "extension-apiserver-authentication"];
+
+/// The UID of `kube-system` and the fingerprint of the cluster CA.
 fn whose(file: &SnapshotFile, path: &Utf8Path) -> (Seen<String>, Seen<String>) {
     let namespace = kube_storage::kube_system_key(DEFAULT_PREFIX);
-    let config_map = format!("{DEFAULT_PREFIX}/configmaps/kube-system/kube-root-ca.crt");
-    let keys = [namespace.as_bytes(), config_map.as_bytes()];
+    let config_maps = CA_CONFIG_MAPS.map(|name| format!("{DEFAULT_PREFIX}/configmaps/kube-system/{name}"));
+    let keys: Vec<&[u8]> = [&namespace].into_iter().chain(&config_maps).map(|key| key.as_bytes()).collect();
     let found = match live::get_many(file.bolt(), path.as_std_path(), &keys) {
         Ok(found) => found,
         Err(error) => return (Seen::Unknown(chain(&error)), Seen::Unknown(chain(&error))),
@@ -202,14 +205,10 @@ fn whose(file: &SnapshotFile, path: &Utf8Path) -> (Seen<String>, Seen<String>) {
         Some(kv) => Seen::from_result(kube_storage::namespace_uid(&kv.value)),
         None => Seen::Unknown(format!("{path}: holds no {namespace}")),
     };
-    let ca = match found.next().flatten() {
-        Some(kv) => crate::ca::sha256_of_first(&kv.value).map_or_else(
-            || Seen::Unknown(format!("{path}: no certificate can be read in {config_map}")),
-            Seen::Known,
-        ),
-        None => Seen::Unknown(format!("{path}: holds no {config_map}")),
-    };
-    (uid, ca)
+    let ca = found.flatten().find_map(|kv| crate::ca::sha256_of_first(&kv.value));
+    let unread =
+        || Seen::Unknown(format!("{path}: no certificate can be read in {}", config_maps.join(" or ")));
+    (uid, ca.map_or_else(unread, Seen::Known))
 }
 
 /// Facts of a file with a db: a snapshot (with trailer) or a copied db.
