@@ -1,11 +1,12 @@
 //! Executes plans: journal, executor, resume, undo, verify.
 //!
-//! Start with [`execute`] (the executor: stages, hosts, what happens at a failure), then `steps/` (what each step does
+//! Start with [`execute`] (the ways in), `executor` (stages, hosts, what happens at a failure), then `steps/` (what each step does
 //! and how it is taken back), [`journal`] and [`status`] (how a run survives its own death), [`report`] and [`runs`]
 //! (what is told of it afterwards). Format of the stored files: `docs/formats/journal.md`.
 
 pub mod error;
 mod execute;
+mod executor;
 pub mod fault;
 mod folder;
 mod interrupt;

@@ -1,7 +1,7 @@
 //! A simulated world: hosts whose files are real and lie under a folder, and whose units, kubelets, containers, etcd and
 //! API servers are simulated. Made from an inventory, so that what was seen, what is planned and what happens agree.
 //!
-//! Start with [`SimWorld`]; [`faults`] makes requests fail. `state` holds units and kubelets, `etcd` reads data dirs as an
+//! Start with [`SimWorld`]; [`Faults`] makes requests fail. `state` holds units and kubelets, `etcd` reads data dirs as an
 //! etcd does (ids, revision, HashKV, damage), `api` answers as an API server does. Nothing here proves anything of real
 //! clusters: it proves what the executor does at every point where something can break.
 //! Not simulated: elections by time, a log that goes on (a member that joins gets a copy of another's files), and an etcd
