@@ -70,9 +70,9 @@ impl DbFacts {
 /// Where the members were read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MembersFrom {
-    /// The database's `members` bucket: the truth from etcd 3.6 on.
+    /// The database's `members` bucket.
     Database,
-    /// The newest `.snap` file: the truth in etcd 3.5.
+    /// The newest `.snap` file, when the database cannot be read; it may be older than the membership.
     SnapFile,
 }
 
@@ -227,12 +227,11 @@ fn members(db: &Seen<DbFacts>, snaps: &[(PathBuf, Seen<Snap>)]) -> (Vec<Member>,
     let snap = snaps.iter().rev().find_map(|(_, snap)| snap.read());
     let in_db = store.map(|store| store.members.clone()).filter(|members| !members.is_empty());
     let in_snap = snap.map(|snap| snap.members.clone()).filter(|members| !members.is_empty());
-    // etcd 3.5 writes no storage version; its bucket is a copy of what the log and the .snap say, and may be newer
-    let db_counts = store.is_some_and(|store| store.storage_version.is_some());
+    // The bucket follows each applied change of membership; a .snap is as old as the last raft snapshot. etcd 3.5
+    // starts from the .snap and applies the log to it, which ends at what the bucket says.
     match (in_db, in_snap) {
-        (Some(members), None) => (members, Some(MembersFrom::Database)),
-        (Some(members), Some(_)) if db_counts => (members, Some(MembersFrom::Database)),
-        (_, Some(members)) => (members, Some(MembersFrom::SnapFile)),
+        (Some(members), _) => (members, Some(MembersFrom::Database)),
+        (None, Some(members)) => (members, Some(MembersFrom::SnapFile)),
         (None, None) => (Vec::new(), None),
     }
 }

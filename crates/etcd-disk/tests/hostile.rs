@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use boltfile::Writer;
 use etcd_disk::Error;
-use etcd_disk::proto::KeyValue;
+use etcd_disk::data_dir::{MembersFrom, Seen, inspect};
+use etcd_disk::proto::{AlarmMember, KeyValue};
 use etcd_disk::restore::{Form, NewCluster, RestoreOptions, Target, restore_members, write_db};
 use etcd_disk::rows::{Revision, row_key, tombstone_key};
 use etcd_disk::snapshot::{SnapshotFile, TrailerPolicy, Verified, VerifyOptions};
@@ -162,7 +163,13 @@ fn an_occupied_folder_is_refused() {
             &mut |_, _| {},
         )
     };
+    // what a restore that was killed has left is no reason to refuse
+    std::fs::create_dir(dir.path().join("data")).unwrap();
+    std::fs::write(dir.path().join("data/.rekindle-db.tmp"), "half").unwrap();
     restore(&target).unwrap();
+    let facts = inspect(&target.data_dir, None);
+    assert!(facts.db.read().unwrap().is_sound());
+    assert_eq!(facts.own_member().unwrap().name, "m1");
     let before = std::fs::read(dir.path().join("data/member/snap/db")).unwrap();
     let again = restore(&target).unwrap_err().to_string();
     assert!(again.contains("not empty"), "{again}");
@@ -174,6 +181,69 @@ fn an_occupied_folder_is_refused() {
     let stranger = Target { name: "m9".into(), data_dir: dir.path().join("third"), wal_dir: None };
     assert!(restore(&stranger).unwrap_err().to_string().contains("m9"));
     assert!(!dir.path().join("third").exists());
+}
+
+/// A cluster that knew its members differed may have given the wrong copy: only with consent, and then without the alarm.
+#[test]
+fn a_corrupt_alarm_needs_consent() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut writer = Writer::create("db", file.reopen().unwrap(), 4096).unwrap();
+    let alarm = AlarmMember { member_id: 0xabc, alarm: 2 }.encode_to_vec();
+    writer.bucket(b"alarm").unwrap().put(&alarm, &[]).unwrap();
+    let mut rows = writer.bucket(b"key").unwrap();
+    for (key, value) in some_rows() {
+        rows.put(&key, &value).unwrap();
+    }
+    writer.finish().unwrap();
+    let source = SnapshotFile::open(file.path(), TrailerPolicy::Skip).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    for (number, form) in
+        [Form::Exact, Form::Bumped { to_revision: 99 }, Form::StockBump { bump_revision: 9 }]
+            .iter()
+            .enumerate()
+    {
+        let out = dir.path().join(number.to_string());
+        let write = |options: &RestoreOptions<'_>| {
+            write_db(&source, *form, &cluster(), options, &out, &mut |_, _| {})
+        };
+        let refused = write(&RestoreOptions::default()).unwrap_err().to_string();
+        assert!(refused.contains("CORRUPT alarm of member abc"), "{refused}");
+        let consent = RestoreOptions { allow_corrupt_alarm: true, ..RestoreOptions::default() };
+        assert_eq!(write(&consent).unwrap().cleared_alarms.len(), 1);
+        assert!(verify(&out, TrailerPolicy::Skip).unwrap().facts.alarms.is_empty());
+    }
+}
+
+/// Half of a data dir is gone or garbled: the rest is described all the same.
+#[test]
+fn a_broken_data_dir_is_described_part_by_part() {
+    let (dir, path) = file_of(&with_trailer(database(&some_rows(), &[])));
+    let source = SnapshotFile::open(&path, TrailerPolicy::Required).unwrap();
+    let data_dir = dir.path().join("data");
+    let target = Target { name: "m1".into(), data_dir: data_dir.clone(), wal_dir: None };
+    let options = RestoreOptions::default();
+    restore_members(&source, Form::Exact, &cluster(), &options, &[target], &mut |_, _| {}).unwrap();
+    let whole = inspect(&data_dir, None);
+    assert_eq!(
+        (whole.members_from, whole.cluster_id),
+        (Some(MembersFrom::Database), Some(cluster().cluster_id()))
+    );
+
+    std::fs::write(data_dir.join("member/snap/db"), [7; 5000]).unwrap();
+    let no_db = inspect(&data_dir, None);
+    assert!(matches!(&no_db.db, Seen::Failed(why) if why.contains("not a bbolt database")), "{:?}", no_db.db);
+    assert_eq!((no_db.members.len(), no_db.members_from), (1, Some(MembersFrom::SnapFile)));
+    assert_eq!(no_db.member_id, cluster().member_id("m1"));
+
+    let segment = data_dir.join("member/wal/0000000000000000-0000000000000000.wal");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[100] ^= 0xff;
+    std::fs::write(&segment, bytes).unwrap();
+    let no_wal = inspect(&data_dir, None);
+    assert!(matches!(&no_wal.wal, Seen::Failed(why) if why.contains("damaged at byte")), "{:?}", no_wal.wal);
+
+    let nothing = inspect(&dir.path().join("nowhere"), None);
+    assert!(!nothing.exists && nothing.db == Seen::Absent && nothing.wal == Seen::Absent);
 }
 
 proptest! {

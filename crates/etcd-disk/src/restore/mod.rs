@@ -14,7 +14,7 @@ mod exact;
 mod member;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use cluster::{NewCluster, NewMember};
 pub use db::write_db;
@@ -111,6 +111,7 @@ pub fn restore_members(
     };
     crate::files::create_private_dirs(&first.data_dir)?;
     let new_db = first.data_dir.join(".rekindle-db.tmp");
+    remove_leftover(&new_db)?;
     let restored = write_db(source, form, cluster, options, &new_db, progress)?;
     for target in others {
         write_member(
@@ -123,4 +124,14 @@ pub fn restore_members(
     }
     write_member(&first.data_dir, first.wal_dir.as_deref(), DbFrom::Move(&new_db), &first.name, cluster)?;
     Ok(restored)
+}
+
+/// What a restore that was killed has left under this name.
+fn remove_leftover(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::Io { path: path.to_owned(), action: "remove what a killed restore left", source: e })
+        }
+        _ => Ok(()),
+    }
 }
