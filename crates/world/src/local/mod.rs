@@ -1,6 +1,6 @@
 //! This machine as a [`Host`]: every request of the seam, answered by the file that owns its subject.
 //!
-//! [`durable`] is the only one that syncs and renames; `files`, `processes`, `frozen`, `systemd`, `cri` and `data`
+//! `durable` is the only one that syncs and renames; `files`, `processes`, `frozen`, `systemd`, `cri` and `data`
 //! say in their first lines what they read or change. Blocking work runs on threads for it.
 
 mod command;

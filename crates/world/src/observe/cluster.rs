@@ -84,7 +84,7 @@ async fn get(door: &Door<'_>, path: &str) -> Result<Value, String> {
     let request = probes::get(door.kubeconfig.clone(), door.server.clone(), path);
     let answer = within(door.host, QUICK, path, door.host.api(request)).await.map_err(|e| e.what)?;
     if answer.status != 200 {
-        let text = String::from_utf8_lossy(&answer.body).chars().take(300).collect::<String>();
+        let text = String::from_utf8_lossy(&answer.body).trim().chars().take(300).collect::<String>();
         return Err(format!("GET {path}: status {}: {text}", answer.status));
     }
     serde_json::from_slice(&answer.body).map_err(|e| format!("GET {path}: {e}"))
@@ -168,8 +168,9 @@ pub(super) async fn endpoint(
         };
         match server {
             Ok(server) => {
-                let url = format!("{server}/readyz");
-                let readyz = match within(host, QUICK, &url, host.http_get(&url, 5000)).await {
+                let request = probes::get(path, None, "/readyz");
+                let asked = within(host, QUICK, "the control-plane endpoint", host.api(request));
+                let readyz = match asked.await {
                     Ok(answer) => Seen::Known(answer.status),
                     Err(error) => Seen::Unknown(error.what),
                 };

@@ -121,8 +121,33 @@ async fn identify(
 pub(super) fn is_ours(process: &ProcessFacts, expected: &[String]) -> bool {
     ["data-dir", "name"].iter().all(|flag| {
         match (words::flag(&process.command, flag), words::flag(expected, flag)) {
-            (Some(has), Some(expects)) => has == expects,
+            // A unit's variables are not put in here: then it can't be told.
+            (Some(has), Some(expects)) if !expects.contains(['$', '%']) => has == expects,
             _ => true,
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A user's own etcd in a pod must neither pass for the control plane's nor be stopped; ours must always be found.
+    #[test]
+    fn another_etcd_is_told_apart() {
+        let process = |command: &str| ProcessFacts {
+            name: "etcd".into(),
+            pid: 1,
+            start_ticks: 1,
+            command: words::split(command),
+            deleted_files: Vec::new(),
+        };
+        let expected = words::split("etcd --data-dir=/var/lib/etcd --name=cp-1");
+        assert!(is_ours(&process("etcd --name=cp-1 --data-dir /var/lib/etcd"), &expected));
+        assert!(!is_ours(&process("etcd --name=cp-1 --data-dir=/etcd-data"), &expected));
+        assert!(!is_ours(&process("/bin/etcd --name=apisix-0 --data-dir=/var/lib/etcd"), &expected));
+        assert!(is_ours(&process("etcd"), &expected), "its settings may be in its environment");
+        let variables = words::split("/usr/bin/etcd --data-dir=${ETCD_DIR} --name %H");
+        assert!(is_ours(&process("/usr/bin/etcd --data-dir=/d --name cp-1"), &variables));
+    }
 }

@@ -38,8 +38,12 @@ pub(super) async fn observe(host: &dyn Host, options: &ObserveOptions) -> HostFa
     facts.layout = layout(&manifests, &facts.units);
     let etcd = etcd::find(host, &manifests, &facts.units, &identity.hostname).await;
     (facts.etcd_config, facts.unit_files) = (etcd.config, etcd.unit_files);
-    let commands = commands(&manifests, &facts.units);
+    let mut commands = commands(&manifests, &facts.units);
     facts.processes = seen(base.processes.map(|p| ours(p, &commands)));
+    // What runs is asked where it listens, whatever its manifest says by now.
+    for component in Component::ALL {
+        commands.extend(facts.process(component).map(|p| (component, p.command.clone())));
+    }
     deep(host, &mut facts, &commands, options).await;
     facts
 }
