@@ -53,7 +53,12 @@ fn data_dir_deleted_while_stopped() {
 // kubelet then started etcd again by a manifest that bootstraps: a new, empty cluster that looks healthy.
 #[test]
 fn data_dir_deleted_and_bootstrapped_empty() {
-    let cluster = cluster();
+    let cluster = Cluster::load(Kind::Kubeadm1).unwrap();
+    // The history tells the two stores apart: a cluster that has lived came further than one that just began.
+    cluster.set.fill(1000).unwrap();
+    cluster.mark("early").unwrap();
+    cluster.snapshot("cp1", SNAPSHOT).unwrap();
+    cluster.mark("late").unwrap();
     cluster
         .fault("cp1", &format!("{STOP_ALL}; rm -rf /var/lib/etcd/member; systemctl start kubelet"))
         .unwrap();

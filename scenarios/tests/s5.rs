@@ -54,7 +54,7 @@ fn bad_flag_in_the_api_servers_manifest() {
         )
         .unwrap();
     std::thread::sleep(std::time::Duration::from_secs(15));
-    recovers(&cluster, "RK-C03");
+    recovers(&cluster, "RK-C05");
     let manifest =
         cluster.set.host("cp1").unwrap().read("/etc/kubernetes/manifests/kube-apiserver.yaml").unwrap();
     assert!(!String::from_utf8_lossy(&manifest).contains("no-such-flag"));
