@@ -104,7 +104,9 @@ fn saved_verified_restored_and_booted() {
         let verified = ok_json(&["snapshot", "verify", &path("snap.db"), "-o", "json"]);
         assert_eq!(verified["sha256Checked"], true);
         assert_eq!(verified["hashKv"], saved["hashKv"]);
-        for (name, more) in [("exact", vec![]), ("bumped", vec!["--bump-revision", "1000", "--mark-compacted"])] {
+        for (name, more) in
+            [("exact", vec![]), ("bumped", vec!["--bump-revision", "1000", "--mark-compacted"])]
+        {
             let data = path(name);
             let mut args = vec!["snapshot", "restore", "-o", "json", "--name", "m1", "--data-dir", &data];
             let (file, members) = (path("snap.db"), format!("m1={peer}"));
@@ -114,7 +116,13 @@ fn saved_verified_restored_and_booted() {
             let etcd = boot(line, Path::new(&data), &peer);
             let live = etcd.hash_kv();
             assert_eq!(live[0]["HashKV"]["hash"], restored["hashKv"]["hash"], "{line} {name}");
-            assert_eq!(etcd.ctl(&["get", "/registry/", "--prefix", "--keys-only"]).unwrap().split_whitespace().count(), 12);
+            assert_eq!(
+                etcd.ctl(&["get", "/registry/", "--prefix", "--keys-only"])
+                    .unwrap()
+                    .split_whitespace()
+                    .count(),
+                12
+            );
             if name == "bumped" {
                 let raised = restored["revision"].as_i64().unwrap();
                 assert!(raised >= saved["revision"].as_i64().unwrap() + 1000);
@@ -144,7 +152,15 @@ fn guards() {
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("flipped.db"));
     std::fs::create_dir_all(dir.path().join("full/member")).unwrap();
-    let output = rekindle(&["snapshot", "restore", &path("snap.db"), "--data-dir", &path("full"), "--name", "default"]);
+    let output = rekindle(&[
+        "snapshot",
+        "restore",
+        &path("snap.db"),
+        "--data-dir",
+        &path("full"),
+        "--name",
+        "default",
+    ]);
     assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
     // The dead endpoint alone: an error, and no half file is left.
     let output = rekindle(&["snapshot", "save", &path("none.db"), "--endpoints", "http://127.0.0.1:1"]);
@@ -162,11 +178,23 @@ fn export_gives_live_keys() {
     fill(&etcd);
     let snap = dir.path().join("snap.db");
     ok_json(&["snapshot", "save", snap.to_str().unwrap(), "--endpoints", &etcd.url, "-o", "json"]);
-    let output = rekindle(&["snapshot", "export", snap.to_str().unwrap(), "--prefix", "/registry/secrets/ns/s1"]);
+    let output =
+        rekindle(&["snapshot", "export", snap.to_str().unwrap(), "--prefix", "/registry/secrets/ns/s1"]);
     let lines: Vec<Value> =
         String::from_utf8(output.stdout).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     let mut keys: Vec<_> = lines.iter().map(|l| l["key"].as_str().unwrap().to_owned()).collect();
     keys.sort();
-    assert_eq!(keys, ["/registry/secrets/ns/s1", "/registry/secrets/ns/s10", "/registry/secrets/ns/s11", "/registry/secrets/ns/s12"]);
-    assert_eq!(lines.iter().find(|l| l["key"] == "/registry/secrets/ns/s1").unwrap()["value"], "dmFsdWUgMjc=");
+    assert_eq!(
+        keys,
+        [
+            "/registry/secrets/ns/s1",
+            "/registry/secrets/ns/s10",
+            "/registry/secrets/ns/s11",
+            "/registry/secrets/ns/s12"
+        ]
+    );
+    assert_eq!(
+        lines.iter().find(|l| l["key"] == "/registry/secrets/ns/s1").unwrap()["value"],
+        "dmFsdWUgMjc="
+    );
 }

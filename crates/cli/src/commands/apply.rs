@@ -44,7 +44,7 @@ pub(super) fn run(args: &Apply, output: &Output) -> Result<Exit, Failure> {
     }
     let diagnosed_ms = rekindle_run::now_ms();
     let outcome = PlanOutcome::Plan(Box::new(plan.clone()));
-    let made = Made { inventory, outcome, began_ms, diagnosed_ms };
+    let made = Made { outcome, began_ms, diagnosed_ms };
     carry_out(&runtime, &world, &plan, &made, &args.hosts, &args.consent, output)
 }
 

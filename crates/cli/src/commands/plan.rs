@@ -7,14 +7,15 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::render;
+use rekindle_model::RunId;
+use rekindle_model::diagnosis::{Diagnosis, EtcdVerdict, MemberVerdict};
 use rekindle_model::plan::{Goal, PlanOutcome};
-use rekindle_model::{RunId, inventory::Inventory};
 use rekindle_world::World;
 use rekindle_world::observe::observe;
+use std::time::Duration;
 
 /// What a plan was made from, and when each part of making it began (milliseconds since the Unix epoch).
 pub(super) struct Made {
-    pub(super) inventory: Inventory,
     pub(super) outcome: PlanOutcome,
     pub(super) began_ms: i64,
     pub(super) diagnosed_ms: i64,
@@ -23,7 +24,7 @@ pub(super) struct Made {
 pub(super) fn run(args: &Plan, output: &Output) -> Result<Exit, Failure> {
     let made = connect::runtime()?.block_on(async {
         let world = connect::world(&args.hosts).await?;
-        Ok::<_, Failure>(make(&world, &args.hosts, &args.restore).await)
+        Ok::<_, Failure>(make(&world, &args.hosts, &args.restore, output).await)
     })?;
     show(&made.outcome, output)
 }
@@ -49,15 +50,39 @@ pub(super) fn show(outcome: &PlanOutcome, output: &Output) -> Result<Exit, Failu
     }
 }
 
+/// How often, and after what pause, a cluster in motion is looked at again: an etcd that is just starting, or is in a
+/// crash loop, can be read a moment later.
+const LOOKS: u32 = 8;
+const PAUSE: Duration = Duration::from_secs(2);
+
 /// Observes, diagnoses and plans.
-pub(super) async fn make(world: &World, hosts: &Hosts, restore: &Restore) -> Made {
+pub(super) async fn make(world: &World, hosts: &Hosts, restore: &Restore, output: &Output) -> Made {
     let began_ms = rekindle_run::now_ms();
-    let inventory = observe(world, &options(hosts, restore.snapshot.as_ref())).await;
-    let diagnosis = rekindle_diagnose::diagnose(&inventory);
-    let diagnosed_ms = rekindle_run::now_ms();
-    let goal = goal(hosts, restore);
-    let outcome = rekindle_plan::plan(&inventory, &diagnosis, &goal, diagnosed_ms);
-    Made { inventory, outcome, began_ms, diagnosed_ms }
+    let mut looks = 1;
+    loop {
+        let inventory = observe(world, &options(hosts, restore.snapshot.as_ref())).await;
+        let diagnosis = rekindle_diagnose::diagnose(&inventory);
+        let diagnosed_ms = rekindle_run::now_ms();
+        let outcome = rekindle_plan::plan(&inventory, &diagnosis, &goal(hosts, restore), diagnosed_ms);
+        let Some(why) = in_motion(&diagnosis, &outcome).filter(|_| looks < LOOKS) else {
+            return Made { outcome, began_ms, diagnosed_ms };
+        };
+        output.say(&format!("looking again in {} s: {why}", PAUSE.as_secs()));
+        tokio::time::sleep(PAUSE).await;
+        looks += 1;
+    }
+}
+
+/// Why another look may tell more: there is no plan because a member could not be judged, or held its files while it
+/// was being read.
+fn in_motion(diagnosis: &Diagnosis, outcome: &PlanOutcome) -> Option<String> {
+    let PlanOutcome::Refused(refusal) = outcome else { return None };
+    let unsettled = |member: &MemberVerdict| {
+        matches!(member, MemberVerdict::Unknown(_) | MemberVerdict::NoQuorum | MemberVerdict::StoppedIntact)
+    };
+    let unjudged =
+        matches!(diagnosis.etcd, EtcdVerdict::Unknown(_)) || diagnosis.members.values().any(unsettled);
+    unjudged.then(|| refusal.reason.clone())
 }
 
 fn goal(hosts: &Hosts, restore: &Restore) -> Goal {

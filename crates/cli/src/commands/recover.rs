@@ -17,7 +17,7 @@ use std::sync::Arc;
 pub(super) fn run(args: &Recover, output: &Output) -> Result<Exit, Failure> {
     let runtime = connect::runtime()?;
     let world = runtime.block_on(connect::world(&args.hosts))?;
-    let made = runtime.block_on(make(&world, &args.hosts, &args.restore));
+    let made = runtime.block_on(make(&world, &args.hosts, &args.restore, output));
     let PlanOutcome::Plan(plan) = &made.outcome else { return show(&made.outcome, output) };
     if args.consent.dry_run {
         return show(&made.outcome, output);

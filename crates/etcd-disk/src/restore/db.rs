@@ -96,7 +96,10 @@ impl<'a> Job<'a> {
 
     fn write(&mut self, file: File, form: Form, facts: &StoreFacts) -> Result<RestoredDb> {
         let plan = match form {
-            Form::Bumped { to_revision } => Some(self.survivors(facts, to_revision)?),
+            Form::Bumped { to_revision } => Some(self.survivors(facts, |_| Some(to_revision))?),
+            Form::BumpedBy { revisions } => {
+                Some(self.survivors(facts, |revision| revision.checked_add_unsigned(revisions))?)
+            }
             _ => None,
         };
         let name = self.out.display().to_string();
@@ -108,9 +111,7 @@ impl<'a> Job<'a> {
                 b"alarm" => cleared = self.alarms(&mut writer)?,
                 b"key" => {
                     rows = Some(match (form, &plan) {
-                        (Form::Bumped { to_revision }, Some(plan)) => {
-                            self.bumped_rows(&mut writer, plan, to_revision)?
-                        }
+                        (_, Some(plan)) => self.bumped_rows(&mut writer, plan)?,
                         (Form::StockBump { bump_revision }, _) => {
                             self.all_rows(&mut writer, facts, bump_revision)?
                         }
@@ -254,8 +255,12 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Which rows survive a compaction at `to_revision`: the newest of each live key.
-    fn survivors(&mut self, facts: &StoreFacts, to_revision: i64) -> Result<Survivors<'a>> {
+    /// Which rows survive a compaction at the revision that `raise` makes of the store's: the newest of each live key.
+    fn survivors(
+        &mut self,
+        facts: &StoreFacts,
+        raise: impl FnOnce(i64) -> Option<i64>,
+    ) -> Result<Survivors<'a>> {
         let source = self.source;
         let mut scan = RowScan::without_hash(self.options.group);
         let rows = source.bolt().bucket(bucket::KEY.as_bytes()).map_err(|e| source.bolt_error(e))?;
@@ -267,6 +272,7 @@ impl<'a> Job<'a> {
             }
         }
         let revision = facts.revision(scan.last_main());
+        let to_revision = raise(revision).unwrap_or(i64::MAX);
         if to_revision <= revision || to_revision == i64::MAX {
             return self.refuse(format!(
                 "the revision to raise to, {to_revision}, is not above its own, {revision}"
@@ -282,16 +288,11 @@ impl<'a> Job<'a> {
             }
         }
         scanned.live.put(b"", scanned.rows);
-        Ok(Survivors { scanned, keep })
+        Ok(Survivors { scanned, keep, to_revision })
     }
 
-    fn bumped_rows(
-        &mut self,
-        writer: &mut Writer,
-        plan: &Survivors<'_>,
-        to_revision: i64,
-    ) -> Result<Rows<'a>> {
-        let source = self.source;
+    fn bumped_rows(&mut self, writer: &mut Writer, plan: &Survivors<'_>) -> Result<Rows<'a>> {
+        let (source, to_revision) = (self.source, plan.to_revision);
         let mut scan = RowScan::new(-1, None, None);
         let mut out = writer.bucket(bucket::KEY.as_bytes()).map_err(|e| self.write_error(e))?;
         let rows = source.bolt().bucket(bucket::KEY.as_bytes()).map_err(|e| source.bolt_error(e))?;
@@ -360,7 +361,7 @@ impl<'a> Job<'a> {
         entries.insert(b"term".to_vec(), wal::TERM.to_be_bytes().to_vec());
         if let Some(main) = raised_to {
             let raised = row_key(Revision { main, sub: 0 }).to_vec();
-            if matches!(form, Form::Bumped { .. }) {
+            if matches!(form, Form::Bumped { .. } | Form::BumpedBy { .. }) {
                 entries.insert(b"finishedCompactRev".to_vec(), raised.clone());
             }
             entries.insert(b"scheduledCompactRev".to_vec(), raised);
@@ -377,4 +378,5 @@ struct Survivors<'a> {
     scanned: Scanned<'a>,
     /// By ordinal: the row is written.
     keep: Vec<bool>,
+    to_revision: i64,
 }

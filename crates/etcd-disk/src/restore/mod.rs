@@ -36,6 +36,12 @@ pub enum Form {
         /// Added to the newest row's revision.
         bump_revision: u64,
     },
+    /// [`Form::Bumped`] to the newest revision plus this: what `etcdutl --bump-revision N --mark-compacted` comes to
+    /// once etcd has compacted.
+    BumpedBy {
+        /// Added to the store's revision.
+        revisions: u64,
+    },
     /// What etcd has left after such a compaction: the newest row of each live key, the store's revision raised and
     /// everything older answered with `compacted`. Defragmented; nothing to compact after the start.
     Bumped {

@@ -75,7 +75,7 @@ fn write(
     output: &Output,
 ) -> Result<(), Failure> {
     let form = match args.bump_revision {
-        Some(bump_revision) => Form::StockBump { bump_revision },
+        Some(revisions) => Form::BumpedBy { revisions },
         None => Form::Exact,
     };
     let options = RestoreOptions {
@@ -107,7 +107,9 @@ fn write(
 
 /// etcd refuses to boot when the two flags disagree: better said now than then.
 fn check_own_urls(args: &SnapshotRestore, cluster: &NewCluster) -> Result<(), Failure> {
-    let Some(member) = cluster.by_id().iter().map(|(_, member)| member).find(|m| m.name == args.name) else { return Ok(()) };
+    let Some(member) = cluster.by_id().iter().map(|(_, member)| member).find(|m| m.name == args.name) else {
+        return Ok(());
+    };
     let (mut ours, mut theirs) = (args.initial_advertise_peer_urls.clone(), member.peer_urls.clone());
     ours.sort();
     theirs.sort();
