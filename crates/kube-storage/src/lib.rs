@@ -10,4 +10,4 @@ mod namespace;
 mod wire;
 
 pub use keys::{kube_system_key, masterlease_prefix, resource_of};
-pub use namespace::{UidFault, namespace_uid};
+pub use namespace::{UidFault, namespace_created_s, namespace_uid};

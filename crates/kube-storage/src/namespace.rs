@@ -7,7 +7,7 @@
 
 use serde::Deserialize;
 
-use crate::wire::bytes_field;
+use crate::wire::{bytes_field, number_field};
 
 const PROTOBUF_MAGIC: &[u8] = b"k8s\0";
 const ENCRYPTED_PREFIX: &[u8] = b"k8s:enc:";
@@ -60,6 +60,18 @@ pub fn namespace_uid(value: &[u8]) -> Result<String, UidFault> {
         return Err(UidFault::Damaged("its UID is none".into()));
     }
     Ok(uid)
+}
+
+/// When a stored Namespace was created, in seconds since the Unix epoch: `metadata.creationTimestamp` (field 8, a
+/// `Time { 1 seconds }`) of one stored as protobuf, as API servers do. `None` when that can't be read.
+///
+/// A cluster that bootstrapped itself anew on wiped disks has a younger `kube-system` than the one it replaced.
+pub fn namespace_created_s(value: &[u8]) -> Option<i64> {
+    let unknown = value.strip_prefix(PROTOBUF_MAGIC)?;
+    let field = |message, number| bytes_field(message, number).ok().flatten();
+    let metadata = field(field(unknown, 2)?, 1)?;
+    let seconds = number_field(field(metadata, 8)?, 1).ok()??;
+    i64::try_from(seconds).ok().filter(|seconds| *seconds > 0)
 }
 
 /// `aescbc:v1:key1:<binary>` -> `aescbc:v1:key1`
@@ -134,6 +146,17 @@ mod tests {
         assert_eq!(namespace_uid(&stored("Namespace", UID)).unwrap(), UID);
         let json = format!(r#"{{"kind":"Namespace","apiVersion":"v1","metadata":{{"uid":"{UID}"}}}}"#);
         assert_eq!(namespace_uid(json.as_bytes()).unwrap(), UID);
+    }
+
+    // Two stores on one cluster's disks with different `kube-system`: the younger one is the imposter's.
+    #[test]
+    fn the_creation_time_is_read() {
+        let time = [vec![8], vec![0xc0, 0x91, 0xad, 0xc9, 0x06]].concat();
+        let metadata = [field(1, b"kube-system"), field(5, UID.as_bytes()), field(8, &time)].concat();
+        let value = [b"k8s\0".to_vec(), field(2, &field(1, &metadata))].concat();
+        assert_eq!(namespace_created_s(&value), Some(1_765_493_952));
+        assert_eq!(namespace_created_s(&stored("Namespace", UID)), None);
+        assert_eq!(namespace_created_s(b"{}"), None);
     }
 
     #[test]

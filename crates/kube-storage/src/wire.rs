@@ -27,6 +27,31 @@ pub(crate) fn bytes_field(message: &[u8], number: u64) -> Result<Option<&[u8]>, 
     Ok(found)
 }
 
+/// The last number field `number` of a message; `Ok(None)` when it has none.
+pub(crate) fn number_field(message: &[u8], number: u64) -> Result<Option<u64>, &'static str> {
+    let mut rest = message;
+    let mut found = None;
+    while !rest.is_empty() {
+        let tag = varint(&mut rest)?;
+        match tag & 7 {
+            0 => {
+                let value = varint(&mut rest)?;
+                if tag >> 3 == number {
+                    found = Some(value);
+                }
+            }
+            1 => skip(&mut rest, 8)?,
+            5 => skip(&mut rest, 4)?,
+            2 => {
+                let len = usize::try_from(varint(&mut rest)?).unwrap_or(usize::MAX);
+                skip(&mut rest, len)?;
+            }
+            _ => return Err("a wire type that protobuf does not have"),
+        }
+    }
+    Ok(found)
+}
+
 fn varint(rest: &mut &[u8]) -> Result<u64, &'static str> {
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {

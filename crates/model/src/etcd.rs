@@ -127,6 +127,9 @@ pub struct DbFacts {
     pub members: Vec<EtcdMember>,
     /// UID of the `kube-system` namespace.
     pub kube_system_uid: Seen<String>,
+    /// When that namespace was created, seconds since the Unix epoch; none = not read.
+    #[serde(default)]
+    pub kube_system_created_s: Option<i64>,
     /// SHA-256 (hex) of the DER of the cluster CA certificate, as the store's own ConfigMaps hold it.
     #[serde(default)]
     pub ca_sha256: Seen<String>,
@@ -227,6 +230,9 @@ pub struct EtcdLive {
     pub live_keys: Seen<u64>,
     /// UID of `kube-system`, read serializable from this member.
     pub kube_system_uid: Seen<String>,
+    /// When that namespace was created, seconds since the Unix epoch; none = not read.
+    #[serde(default)]
+    pub kube_system_created_s: Option<i64>,
     /// Certificate or transport trouble that is not simply "refused".
     pub note: Option<String>,
 }

@@ -20,6 +20,8 @@ pub(crate) struct Store {
     pub(crate) live_keys: Option<u64>,
     /// UID of `kube-system`, where it was read.
     pub(crate) uid: Option<String>,
+    /// When that was created, seconds since the Unix epoch, where it was read.
+    created_s: Option<i64>,
     pub(crate) evidence: Evidence,
 }
 
@@ -33,7 +35,7 @@ fn live(host: &HostFacts) -> Option<Store> {
     let revision = live.status.known()?.revision;
     let keys = live.live_keys.known().copied();
     let uid = live.kube_system_uid.known().filter(|uid| !uid.is_empty()).cloned();
-    Some(store(&host.id, "etcd status", revision, keys, uid))
+    Some(store(&host.id, "etcd status", revision, keys, uid, live.kube_system_created_s))
 }
 
 fn on_disk(host: &HostFacts) -> Option<Store> {
@@ -43,7 +45,8 @@ fn on_disk(host: &HostFacts) -> Option<Store> {
         .etcd_config
         .known()
         .map_or_else(|| "etcd db".into(), |c| c.data_dir.join("member/snap/db").to_string());
-    Some(store(&host.id, &path, db.revision, rows_read(db).then_some(db.live_keys), uid))
+    let keys = rows_read(db).then_some(db.live_keys);
+    Some(store(&host.id, &path, db.revision, keys, uid, db.kube_system_created_s))
 }
 
 /// Whether the rows were read: without them the keys are not counted, and the revision is a lower bound.
@@ -51,13 +54,23 @@ pub(super) fn rows_read(db: &DbFacts) -> bool {
     db.hash_kv != 0 || db.live_keys > 0
 }
 
-fn store(host: &HostId, source: &str, revision: i64, live_keys: Option<u64>, uid: Option<String>) -> Store {
+fn store(
+    host: &HostId,
+    source: &str,
+    revision: i64,
+    live_keys: Option<u64>,
+    uid: Option<String>,
+    created_s: Option<i64>,
+) -> Store {
     let keys = live_keys.map_or_else(String::new, |keys| format!(", {keys} live keys"));
     let of = uid
         .as_ref()
         .map_or_else(|| ", kube-system UID not known".into(), |uid| format!(", kube-system UID {uid}"));
-    let evidence = seen_at(host, source, format!("revision {revision}{keys}{of}"));
-    Store { revision, live_keys, uid, evidence }
+    let since = created_s
+        .and_then(|s| jiff::Timestamp::from_second(s).ok())
+        .map_or_else(String::new, |time| format!(" created {time}"));
+    let evidence = seen_at(host, source, format!("revision {revision}{keys}{of}{since}"));
+    Store { revision, live_keys, uid, created_s, evidence }
 }
 
 /// Everything that tells what the cluster's store was, other than this host's own member.
@@ -72,7 +85,8 @@ fn others(inventory: &Inventory, host: &HostFacts) -> Vec<Store> {
         let counts = !matches!(source.identity, Identity::Other(_))
             || uid.is_some() && stores.iter().any(|store| store.uid == uid);
         let path = path.to_string();
-        counts.then(|| store(&HostId::local(), &path, facts.revision, Some(facts.live_keys), uid))
+        let created_s = facts.kube_system_created_s;
+        counts.then(|| store(&HostId::local(), &path, facts.revision, Some(facts.live_keys), uid, created_s))
     });
     let files: Vec<Store> = files.collect();
     stores.extend(files);
@@ -80,6 +94,7 @@ fn others(inventory: &Inventory, host: &HostFacts) -> Vec<Store> {
         revision: run.last_revision.max(run.raised_to_revision),
         live_keys: None,
         uid: None,
+        created_s: None,
         evidence: Evidence {
             source: format!("run {}", run.id),
             text: format!(
@@ -114,7 +129,10 @@ fn falls_short(own: &Store, other: &Store) -> bool {
         (Some(own), Some(other)) => Some(own == other),
         _ => None,
     };
+    // On one cluster's hosts the younger `kube-system` is that of a cluster which began anew, however much it holds.
+    let younger = matches!((own.created_s, other.created_s), (Some(own), Some(other)) if own > other);
     match same {
+        Some(false) if younger => true,
         // the same kube-system: it lags, or was restored from an old snapshot; that is another matter
         Some(true) => false,
         Some(false) => far_below && (few || emptier),

@@ -21,17 +21,22 @@ pub async fn live(endpoint: &EtcdEndpoint, root: &Utf8Path) -> EtcdLive {
         Ok(connection) => connection,
         Err(fault) => return nothing(endpoint, &fault),
     };
-    let (status, members, quorum, live_keys, kube_system_uid) = tokio::join!(
+    let (status, members, quorum, live_keys, kube_system) = tokio::join!(
         bounded(status(&connection)),
         bounded(members::list(&connection, false)),
         bounded(linearizable_read(&connection)),
         bounded(count_keys(&connection)),
-        bounded(kube_system_uid(&connection)),
+        bounded(kube_system(&connection)),
     );
     let trouble = [status.as_ref().err(), members.as_ref().err(), live_keys.as_ref().err()];
     let note = trouble.into_iter().flatten().find_map(note);
     let known = status.as_ref().ok();
+    let (kube_system_uid, kube_system_created_s) = match kube_system {
+        Ok((uid, created_s)) => (Ok(uid), created_s),
+        Err(fault) => (Err(fault), None),
+    };
     EtcdLive {
+        kube_system_created_s,
         quorum: in_quorum(known, quorum),
         alarms: alarms(known),
         members: seen(endpoint, "MemberList", members),
@@ -51,6 +56,7 @@ fn nothing(endpoint: &EtcdEndpoint, fault: &Fault) -> EtcdLive {
         alarms: Seen::Unknown(why.clone()),
         live_keys: Seen::Unknown(why.clone()),
         kube_system_uid: Seen::Unknown(why),
+        kube_system_created_s: None,
         note: note(fault),
     }
 }
@@ -105,13 +111,16 @@ fn alarm(error: &str) -> Option<String> {
     Some(format!("{member:x} {kind}"))
 }
 
-async fn kube_system_uid(connection: &Connection) -> Outcome<String> {
+/// UID of `kube-system`, and when it was created.
+async fn kube_system(connection: &Connection) -> Outcome<(String, Option<i64>)> {
     let mut client = connection.client().await?;
     let options = GetOptions::new().with_serializable();
     let key = kube_storage::kube_system_key(kube_storage::keys::DEFAULT_PREFIX);
     let answer = connection.within(LIMIT, client.get(key.as_str(), Some(options))).await?;
     let row = answer.kvs().first().ok_or_else(|| Fault::not_found(format!("no key {key}")))?;
-    kube_storage::namespace_uid(row.value()).map_err(|e| Fault::from_error(HostErrorKind::Failed, key, &e))
+    let uid = kube_storage::namespace_uid(row.value());
+    let uid = uid.map_err(|e| Fault::from_error(HostErrorKind::Failed, key, &e))?;
+    Ok((uid, kube_storage::namespace_created_s(row.value())))
 }
 
 #[cfg(test)]

@@ -163,8 +163,8 @@ fn verified(path: &Utf8Path, policy: TrailerPolicy) -> etcd_disk::Result<(DbFact
     let (verified, identity) = std::thread::scope(|scope| {
         let identity = scope.spawn(|| whose(&file, path));
         let verified = file.verify(&options, &mut |_, _| {});
-        let ended = || Seen::Unknown("the reading thread ended early".into());
-        (verified, identity.join().unwrap_or_else(|_| (ended(), ended())))
+        let ended = |_| Whose::unread("the reading thread ended early");
+        (verified, identity.join().unwrap_or_else(ended))
     });
     let Verified { sha256, db_bytes, live_keys, revision, compact_revision, hash_kv, groups, facts, .. } =
         verified?;
@@ -175,8 +175,9 @@ fn verified(path: &Utf8Path, policy: TrailerPolicy) -> etcd_disk::Result<(DbFact
         live_keys,
         keys_by_resource: groups,
         hash_kv: hash_kv.hash,
-        kube_system_uid: identity.0,
-        ca_sha256: identity.1,
+        kube_system_uid: identity.uid,
+        kube_system_created_s: identity.created_s,
+        ca_sha256: identity.ca_sha256,
         ..of_store(&facts)
     };
     Ok((facts, sha256))
@@ -191,24 +192,42 @@ fn resource(key: &[u8]) -> &str {
 /// cluster's life, tells its client CA (the same one, where kubeadm made it).
 const CA_CONFIG_MAPS: [&str; 2] = ["kube-root-ca.crt", "extension-apiserver-authentication"];
 
-/// The UID of `kube-system` and the fingerprint of the cluster CA.
-fn whose(file: &SnapshotFile, path: &Utf8Path) -> (Seen<String>, Seen<String>) {
+/// Whose data a store is.
+struct Whose {
+    /// UID of `kube-system`.
+    uid: Seen<String>,
+    /// When that was created, seconds since the Unix epoch.
+    created_s: Option<i64>,
+    /// Fingerprint of the cluster CA.
+    ca_sha256: Seen<String>,
+}
+
+impl Whose {
+    fn unread(why: &str) -> Self {
+        Self { uid: Seen::Unknown(why.into()), created_s: None, ca_sha256: Seen::Unknown(why.into()) }
+    }
+}
+
+fn whose(file: &SnapshotFile, path: &Utf8Path) -> Whose {
     let namespace = kube_storage::kube_system_key(DEFAULT_PREFIX);
     let config_maps = CA_CONFIG_MAPS.map(|name| format!("{DEFAULT_PREFIX}/configmaps/kube-system/{name}"));
     let keys: Vec<&[u8]> = [&namespace].into_iter().chain(&config_maps).map(|key| key.as_bytes()).collect();
     let found = match live::get_many(file.bolt(), path.as_std_path(), &keys) {
         Ok(found) => found,
-        Err(error) => return (Seen::Unknown(chain(&error)), Seen::Unknown(chain(&error))),
+        Err(error) => return Whose::unread(&chain(&error)),
     };
     let mut found = found.into_iter();
-    let uid = match found.next().flatten() {
-        Some(kv) => Seen::from_result(kube_storage::namespace_uid(&kv.value)),
-        None => Seen::Unknown(format!("{path}: holds no {namespace}")),
+    let (uid, created_s) = match found.next().flatten() {
+        Some(kv) => (
+            Seen::from_result(kube_storage::namespace_uid(&kv.value)),
+            kube_storage::namespace_created_s(&kv.value),
+        ),
+        None => (Seen::Unknown(format!("{path}: holds no {namespace}")), None),
     };
     let ca = found.flatten().find_map(|kv| crate::ca::sha256_of_first(&kv.value));
     let unread =
         || Seen::Unknown(format!("{path}: no certificate can be read in {}", config_maps.join(" or ")));
-    (uid, ca.map_or_else(unread, Seen::Known))
+    Whose { uid, created_s, ca_sha256: ca.map_or_else(unread, Seen::Known) }
 }
 
 /// Facts of a file with a db: a snapshot (with trailer) or a copied db.

@@ -2,7 +2,7 @@
 //!
 //! The hosts' CA lies on their disks and outlives etcd. The UID tells more: a cluster that bootstrapped itself anew on
 //! the old disks has the same CA and another `kube-system`. Which of two UIDs is the cluster's, the history tells: the
-//! one whose store came further. A cluster that began anew is far behind the one it replaced.
+//! one whose `kube-system` is older, or, where its age is not read, whose store came further.
 
 use rekindle_model::host::HostFacts;
 use rekindle_model::source::{Identity, SourceCandidate, SourceKind};
@@ -40,7 +40,7 @@ fn uid(candidate: &SourceCandidate) -> Option<&String> {
     candidate.facts.known()?.kube_system_uid.known().filter(|uid| !uid.is_empty())
 }
 
-/// The UID of the candidate that came furthest, among those that are of these hosts: what lies on them, and files with
+/// The UID of the candidate that is oldest, or came furthest, among those that are of these hosts: what lies on them, and files with
 /// their CA.
 fn reference(sources: &[SourceCandidate], facts: &[HostFacts]) -> Option<Reference> {
     let cas = host_cas(facts);
@@ -49,7 +49,13 @@ fn reference(sources: &[SourceCandidate], facts: &[HostFacts]) -> Option<Referen
         let file = matches!(s.kind, SourceKind::SnapshotFile(_));
         uid(s).is_some() && ca.map_or(!file, |ca| cas.contains(ca))
     };
-    let best = sources.iter().filter(counts).max_by_key(|s| s.facts.known().map(|f| f.revision))?;
+    // The oldest `kube-system` is the cluster's; where nothing tells its age, the store that came furthest.
+    let rank = |s: &&SourceCandidate| {
+        let known = s.facts.known();
+        let created_s = known.and_then(|f| f.kube_system_created_s);
+        (created_s.map(std::cmp::Reverse), known.map(|f| f.revision))
+    };
+    let best = sources.iter().filter(counts).max_by_key(rank)?;
     let own = uid(best)?.clone();
     let others = sources.iter().filter(counts).filter(|s| uid(s) == Some(&own)).count() - 1;
     Some(Reference { uid: own, from: best.kind.clone(), others })
@@ -67,7 +73,7 @@ fn identity(candidate: &SourceCandidate, facts: &[HostFacts], reference: Option<
     let same_ca = ca.is_some_and(|ca| host_cas(facts).contains(ca));
     match (uid(candidate), reference) {
         (Some(own), Some(reference)) if *own != reference.uid => Identity::Other(format!(
-            "its kube-system UID is {own}, and {} has {} at a higher revision",
+            "its kube-system UID is {own}, and {}, which is older or came further, has {}",
             reference.from, reference.uid
         )),
         _ if same_ca => Identity::Same("its cluster CA is the one on the hosts".into()),

@@ -105,6 +105,7 @@ fn served(live: &EtcdLive) -> Option<DbFacts> {
         term: status.raft_term,
         members: live.members.known().cloned().unwrap_or_default(),
         kube_system_uid: live.kube_system_uid.clone(),
+        kube_system_created_s: live.kube_system_created_s,
         alarms: live.alarms.known().cloned().unwrap_or_default(),
         ..DbFacts::default()
     })

@@ -206,6 +206,7 @@ impl State {
         let seen = |result: Outcome<EtcdStatus>| result.map_or_else(|f| Seen::Unknown(f.what), Seen::Known);
         let instance = self.instance(host).ok();
         EtcdLive {
+            kube_system_created_s: None,
             status: seen(self.status(host)),
             members: instance.map_or_else(Seen::default, |(_, c)| Seen::Known(c.members.clone())),
             quorum: instance.map_or_else(Seen::default, |_| Seen::Known(self.in_quorum(host))),
