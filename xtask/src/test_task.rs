@@ -9,10 +9,13 @@ use testbed::{cmd, components};
 /// Packages with tests against real processes (cargo feature `stock`).
 const STOCK: &[&str] = &["boltfile", "etcd-disk", "rekindle-world", "rekindle"];
 
+/// The tiers below the scenarios.
+const TIERS: [&str; 3] = ["pure", "stock", "testbed"];
+
 /// Arguments.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only this tier (`pure`, `stock`) or scenario (`s1` to `s9`, ...); repeat for several
+    /// Only this tier (`pure`, `stock`, `testbed`) or scenario (`s1` to `s9`, ...); repeat for several
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
     /// Also the long forms: a kill at every step
@@ -27,10 +30,10 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let scenarios = scenarios()?;
     if args.list {
-        println!("pure\nstock\n{}", scenarios.join("\n"));
+        println!("pure\nstock\ntestbed\n{}", scenarios.join("\n"));
         return Ok(());
     }
-    let known = |name: &String| name == "pure" || name == "stock" || scenarios.contains(name);
+    let known = |name: &String| TIERS.contains(&name.as_str()) || scenarios.contains(name);
     if let Some(unknown) = args.only.iter().find(|name| !known(name)) {
         bail!("no tests named {unknown}: `cargo xtask test --list` names them");
     }
@@ -38,15 +41,23 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     setup_task::run()?;
     let mut timings = Vec::new();
     if wanted("pure") {
-        timed("pure", &mut timings, || cargo(&["test", "--quiet", "--workspace", "--exclude", "scenarios"]))?;
+        timed("pure", &mut timings, || {
+            cargo(&["test", "--quiet", "--workspace", "--exclude", "scenarios", "--exclude", "testbed"])
+        })?;
     }
     if wanted("stock") {
         components::build(&[])?;
         timed("stock", &mut timings, stock)?;
     }
     let wanted_scenarios: Vec<&String> = scenarios.iter().filter(|name| wanted(name)).collect();
-    if !wanted_scenarios.is_empty() {
+    if wanted("testbed") || !wanted_scenarios.is_empty() {
         components::build(&[])?;
+        testbed::base::build()?;
+    }
+    if wanted("testbed") {
+        timed("testbed", &mut timings, || cargo(&["test", "--quiet", "--package", "testbed"]))?;
+    }
+    if !wanted_scenarios.is_empty() {
         let binary = dist_task::build()?;
         for name in wanted_scenarios {
             timed(name, &mut timings, || scenario(name, binary.as_str(), args.full))?;
@@ -81,8 +92,8 @@ fn stock() -> Result<()> {
 fn scenario(name: &str, binary: &str, full: bool) -> Result<()> {
     let status = Command::new("cargo")
         .args(["test", "--quiet", "--package", "scenarios", "--test", name, "--", "--test-threads=1"])
+        .args(full.then_some("--include-ignored"))
         .env("REKINDLE_BIN", binary)
-        .env("REKINDLE_FULL", if full { "1" } else { "" })
         .status()
         .context("cannot start cargo")?;
     if !status.success() {
