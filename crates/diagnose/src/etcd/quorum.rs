@@ -119,7 +119,7 @@ fn corrupt_alarm(inventory: &Inventory) -> Option<String> {
 fn voters(inventory: &Inventory, members: &[Member]) -> Vec<Voter> {
     let list = live_list(inventory, members)
         .or_else(|| disk_list(inventory, members))
-        .or_else(|| log_list(inventory, members))
+        .or_else(|| log_list(inventory, members).map(|list| named(inventory, list)))
         .or_else(|| source_list(inventory));
     let from_settings = list.is_none();
     let mut voters = match list {
@@ -200,6 +200,16 @@ fn log_list(inventory: &Inventory, members: &[Member]) -> Option<Vec<EtcdMember>
         is_learner: false,
     };
     (!voters.is_empty()).then(|| voters.into_iter().map(member).collect())
+}
+
+/// A log knows ids only: names and URLs come from the stores that know them, so that a voter whose own log is gone can be
+/// found on its host.
+fn named(inventory: &Inventory, list: Vec<EtcdMember>) -> Vec<EtcdMember> {
+    let known = |id| {
+        let stores = inventory.sources.iter().filter_map(|s| s.facts.known());
+        stores.flat_map(|facts| &facts.members).find(|m| m.id == id).cloned()
+    };
+    list.into_iter().map(|member| known(member.id).unwrap_or(member)).collect()
 }
 
 /// The members that the newest source of this cluster names.

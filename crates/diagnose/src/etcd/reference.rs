@@ -27,7 +27,14 @@ pub(crate) struct Store {
 
 /// This host's own store: as the member answers, else as it lies on the disk.
 pub(crate) fn own(host: &HostFacts) -> Option<Store> {
-    live(host).or_else(|| on_disk(host))
+    let (Some(mut live), disk) = (live(host), on_disk(host)) else { return on_disk(host) };
+    // A member without quorum may answer its status and nothing else; its disk still tells whose store it is.
+    if let Some(disk) = disk.filter(|disk| live.uid.is_none() && disk.uid.is_some()) {
+        live.evidence.text = format!("{}; on disk: {}", live.evidence.text, disk.evidence.text);
+        (live.uid, live.created_s) = (disk.uid, disk.created_s);
+        live.live_keys = live.live_keys.or(disk.live_keys);
+    }
+    Some(live)
 }
 
 fn live(host: &HostFacts) -> Option<Store> {

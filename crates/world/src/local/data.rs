@@ -245,12 +245,47 @@ pub(crate) fn replay(data_dir: &Utf8Path, wal_dir: Option<&Utf8Path>, to: &Utf8P
     // What a broken-off attempt left: the file must be a new one.
     drop(durable::create(&part, durable::PRIVATE_FILE)?);
     std::fs::remove_file(&part).map_err(|e| Fault::io(format!("remove {part}"), &e))?;
-    etcd_disk::replay::replay(db.as_std_path(), wal.as_std_path(), part.as_std_path())
-        .map_err(|e| fault(&e))?;
+    let copies = copies_if_in_use(&db, &wal, to)?;
+    let (db, wal) = copies.as_ref().map_or((&db, &wal), |copies| (&copies.db, &copies.wal));
+    let replayed = etcd_disk::replay::replay(db.as_std_path(), wal.as_std_path(), part.as_std_path());
+    if let Some(copies) = &copies {
+        durable::remove_own_tree(&copies.dir)?;
+    }
+    replayed.map_err(|e| fault(&e))?;
     let (facts, sha256) = verified(&part, TrailerPolicy::Skip).map_err(|e| fault(&e))?;
     let file = std::fs::File::open(&part).map_err(|e| Fault::io(format!("open {part}"), &e))?;
     durable::publish(&file, &part, to)?;
     Ok(Reply::Db(Box::new(facts), sha256))
+}
+
+/// Copies of a store that a running etcd has open.
+struct Copies {
+    dir: Utf8PathBuf,
+    db: Utf8PathBuf,
+    wal: Utf8PathBuf,
+}
+
+/// Copies a store that a running etcd has open, beside `to`: one without a quorum applies nothing, so its files hold
+/// still, and what was copied in a bad moment does not verify.
+fn copies_if_in_use(db: &Utf8Path, wal: &Utf8Path, to: &Utf8Path) -> Outcome<Option<Copies>> {
+    if !matches!(boltfile::lock_state(db.as_std_path()), Ok(LockState::HeldByAnother)) {
+        return Ok(None);
+    }
+    let beside = to.parent().unwrap_or(Utf8Path::new("/"));
+    let dir = beside.join("rekindle-copy");
+    let copies = Copies { db: dir.join("db"), wal: dir.join("wal"), dir };
+    if copies.dir.exists() {
+        durable::remove_own_tree(&copies.dir)?;
+    }
+    let copy = |from: &Utf8Path, to: &Utf8Path| {
+        std::fs::copy(from, to).map(|_| ()).map_err(|e| Fault::io(format!("copy {from} to {to}"), &e))
+    };
+    std::fs::create_dir_all(&copies.wal).map_err(|e| Fault::io(format!("make {}", copies.wal), &e))?;
+    copy(db, &copies.db)?;
+    for name in files::list(wal)?.iter().filter(|name| name.ends_with(".wal")) {
+        copy(&wal.join(name), &copies.wal.join(name))?;
+    }
+    Ok(Some(copies))
 }
 
 /// What `WriteMember` asks for, paths resolved.

@@ -62,7 +62,10 @@ async fn of_member(world: &World, host: &HostFacts, taken_ms: i64) -> Option<Sou
         let kind = SourceKind::OpenDb(host.id.clone());
         return Some(candidate(kind, seen(facts), Seen::Known(taken_ms)));
     }
-    let data = host.etcd_data.known().filter(|d| d.has_member && process.is_none())?;
+    if let (Some(_), Some(config)) = (process, host.etcd_config.known()) {
+        return in_use(world, host, &config.data_dir).await;
+    }
+    let data = host.etcd_data.known().filter(|d| d.has_member)?;
     let facts = match data.db.known() {
         // What an etcd that never got anywhere leaves behind is no source.
         Some(db) if db.live_keys == 0 && db.revision <= 1 => return None,
@@ -77,6 +80,20 @@ async fn of_member(world: &World, host: &HostFacts, taken_ms: i64) -> Option<Sou
         _ => Seen::Unknown("where its data lies is not known".into()),
     };
     Some(candidate(SourceKind::Store(host.id.clone()), facts, when))
+}
+
+/// The store of an etcd that runs and does not answer: without a quorum it applies nothing, so its db holds still and
+/// can be read as it lies. What does not verify is no source.
+async fn in_use(world: &World, host: &HostFacts, data_dir: &HostPath) -> Option<SourceCandidate> {
+    let path = data_dir.join("member/snap/db");
+    host.etcd_data.known().filter(|d| d.has_member && d.damage.is_empty())?;
+    let asked = world.host(&host.id)?;
+    let facts = inspect(asked.as_ref(), &path, false).await.map(|(facts, _)| facts);
+    if facts.as_ref().is_ok_and(|db| db.live_keys == 0 && db.revision <= 1) {
+        return None;
+    }
+    let when = modified(asked.as_ref(), &path).await;
+    Some(candidate(SourceKind::Store(host.id.clone()), seen(facts), when))
 }
 
 /// When a file was last written to.
