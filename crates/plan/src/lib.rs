@@ -3,7 +3,7 @@
 //! Start with [`plan`]: it takes the verdicts of the diagnosis to one of three roads, [`restart`] (nothing is lost),
 //! [`replace_member`] (quorum holds) or [`restore`] (it does not), or to a refusal in [`refuse`]. What the roads share:
 //! [`survey`] (whose members they are), [`sources`] (which data is taken), [`revision`] (how high it is raised),
-//! [`cost`] (what is lost), [`manifest`] and [`unit`] (text edits), [`paths`] (where things are moved), [`build`]
+//! [`cost`] (what is lost), [`manifest`] and [`mod@unit`] (text edits), [`paths`] (where things are moved), [`build`]
 //! (numbering of steps). [`lint()`] holds the rules every plan must keep.
 
 mod build;
