@@ -3,7 +3,7 @@
 use super::plan::{Made, make, show};
 use crate::args::{Consent, Format, Hosts, Recover};
 use crate::exit::Exit;
-use crate::failure::{Doing, Failure};
+use crate::failure::{Failure, of_run};
 use crate::output::Output;
 use crate::progress::Renderer;
 use crate::{connect, consent, render};
@@ -64,7 +64,7 @@ fn execute(
     let options = RunOptions { state_dir: hosts.state_dir.clone(), before };
     let report = runtime
         .block_on(rekindle_run::execute(plan, world, &options, &sink))
-        .doing(|| format!("run {} did not go through", plan.run_id))?;
+        .map_err(|error| of_run(error, format!("run {} did not go through", plan.run_id)))?;
     finish(&report, output)
 }
 

@@ -3,7 +3,7 @@
 use super::recover::finish;
 use crate::args::{Format, Runs, RunsAct, RunsVerb};
 use crate::exit::Exit;
-use crate::failure::{Doing, Failure};
+use crate::failure::{Doing, Failure, of_run};
 use crate::output::Output;
 use crate::progress::Renderer;
 use crate::render::units::time;
@@ -69,7 +69,7 @@ fn take_up(state_dir: &Utf8Path, act: &RunsAct, undo: bool, output: &Output) -> 
                 rekindle_run::resume(&run.dir, &world, state_dir, &sink).await
             }
         })
-        .doing(|| format!("run {} was not taken up", run.id))?;
+        .map_err(|error| of_run(error, format!("run {} was not taken up", run.id)))?;
     if undo && report.outcome == rekindle_model::event::Outcome::Undone {
         // What was asked for was done.
         output.data(&rekindle_run::report::markdown(&report))?;
