@@ -154,7 +154,7 @@ mod tests {
         let time = [vec![8], vec![0xc0, 0x91, 0xad, 0xc9, 0x06]].concat();
         let metadata = [field(1, b"kube-system"), field(5, UID.as_bytes()), field(8, &time)].concat();
         let value = [b"k8s\0".to_vec(), field(2, &field(1, &metadata))].concat();
-        assert_eq!(namespace_created_s(&value), Some(1_765_493_952));
+        assert_eq!(namespace_created_s(&value), Some(1_764_444_352));
         assert_eq!(namespace_created_s(&stored("Namespace", UID)), None);
         assert_eq!(namespace_created_s(b"{}"), None);
     }

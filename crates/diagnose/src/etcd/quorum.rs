@@ -6,7 +6,7 @@ use rekindle_model::diagnosis::{EtcdVerdict, MemberVerdict};
 use rekindle_model::etcd::{ConfChangeKind, EtcdMember};
 use rekindle_model::host::HostFacts;
 use rekindle_model::inventory::Inventory;
-use rekindle_model::source::Identity;
+use rekindle_model::source::{Identity, SourceCandidate, SourceKind};
 use std::collections::BTreeSet;
 
 /// A voting member: its name or URL for people, and the host it runs on when that host was looked at.
@@ -120,7 +120,7 @@ fn voters(inventory: &Inventory, members: &[Member]) -> Vec<Voter> {
     let list = live_list(inventory, members)
         .or_else(|| disk_list(inventory, members))
         .or_else(|| log_list(inventory, members).map(|list| named(inventory, list)))
-        .or_else(|| source_list(inventory));
+        .or_else(|| source_list(inventory, members));
     let from_settings = list.is_none();
     let mut voters = match list {
         Some(list) => list.iter().filter(|m| !m.is_learner).map(|m| voter(inventory, m)).collect(),
@@ -171,8 +171,10 @@ fn live_list(inventory: &Inventory, members: &[Member]) -> Option<Vec<EtcdMember
     lists.max_by_key(|(rank, _)| *rank).map(|(_, list)| list.clone())
 }
 
+/// A damaged store may name too few: only sound ones are asked.
 fn disk_list(inventory: &Inventory, members: &[Member]) -> Option<Vec<EtcdMember>> {
-    let lists = real(inventory, members).filter_map(|h| {
+    let sound = |h: &&HostFacts| members.iter().any(|m| m.host == h.id && !m.verdict.is_lost());
+    let lists = real(inventory, members).filter(sound).filter_map(|h| {
         let db = h.etcd_data.known()?.db.known().filter(|db| !db.members.is_empty())?;
         Some((db.revision, &db.members))
     });
@@ -206,15 +208,23 @@ fn log_list(inventory: &Inventory, members: &[Member]) -> Option<Vec<EtcdMember>
 /// found on its host.
 fn named(inventory: &Inventory, list: Vec<EtcdMember>) -> Vec<EtcdMember> {
     let known = |id| {
-        let stores = inventory.sources.iter().filter_map(|s| s.facts.known());
-        stores.flat_map(|facts| &facts.members).find(|m| m.id == id).cloned()
+        let ours = inventory.sources.iter().filter(|s| !matches!(s.identity, Identity::Other(_)));
+        ours.filter_map(|s| s.facts.known()).flat_map(|facts| &facts.members).find(|m| m.id == id).cloned()
     };
-    list.into_iter().map(|member| known(member.id).unwrap_or(member)).collect()
+    // A host whose own log has the id needs no name, and a name must not lead elsewhere.
+    let on_a_host = |member: &EtcdMember| inventory.hosts.iter().any(|host| runs(host, member));
+    let find =
+        |member: EtcdMember| if on_a_host(&member) { member } else { known(member.id).unwrap_or(member) };
+    list.into_iter().map(find).collect()
 }
 
 /// The members that the newest source of this cluster names.
-fn source_list(inventory: &Inventory) -> Option<Vec<EtcdMember>> {
-    let ours = inventory.sources.iter().filter(|s| !matches!(s.identity, Identity::Other(_)));
+fn source_list(inventory: &Inventory, members: &[Member]) -> Option<Vec<EtcdMember>> {
+    let damaged = |s: &SourceCandidate| match &s.kind {
+        SourceKind::Store(id) => members.iter().any(|m| m.host == *id && m.verdict.is_lost()),
+        _ => false,
+    };
+    let ours = inventory.sources.iter().filter(|s| !matches!(s.identity, Identity::Other(_)) && !damaged(s));
     let facts = ours.filter_map(|s| s.facts.known()).filter(|facts| !facts.members.is_empty());
     facts.max_by_key(|facts| facts.revision).map(|facts| facts.members.clone())
 }

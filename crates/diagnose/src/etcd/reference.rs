@@ -98,13 +98,15 @@ fn others(inventory: &Inventory, host: &HostFacts) -> Vec<Store> {
     let files: Vec<Store> = files.collect();
     stores.extend(files);
     // What a process holds open is no file of a stopped member, but it was read as a source.
-    stores.extend(inventory.sources.iter().filter_map(|source| {
+    let in_use = inventory.sources.iter().filter_map(|source| {
         let (SourceKind::Store(id) | SourceKind::OpenDb(id)) = &source.kind else { return None };
         let facts = source.facts.known().filter(|_| *id != host.id)?;
         let uid = facts.kube_system_uid.known().filter(|uid| !uid.is_empty()).cloned();
         let created_s = facts.kube_system_created_s;
         Some(store(id, &source.kind.to_string(), facts.revision, Some(facts.live_keys), uid, created_s))
-    }));
+    });
+    // Last what names its file best: of equals the last one is quoted.
+    let mut stores: Vec<Store> = in_use.chain(stores).collect();
     stores.extend(inventory.earlier_runs.iter().map(|run| Store {
         revision: run.last_revision.max(run.raised_to_revision),
         live_keys: None,
