@@ -23,15 +23,3 @@ fn one_disk_lost() {
     std::thread::sleep(std::time::Duration::from_secs(10));
     replaced(&cluster);
 }
-
-// The first member's manifest names only itself and bootstraps: wiped, it panics while the other two serve (trap 3).
-#[test]
-fn the_first_disk_lost() {
-    let cluster = Cluster::load(Kind::Kubeadm3).unwrap();
-    cluster.mark("before").unwrap();
-    cluster
-        .fault("cp1", &format!("{STOP_ALL}; rm -rf /var/lib/etcd/member; systemctl start kubelet"))
-        .unwrap();
-    std::thread::sleep(std::time::Duration::from_secs(10));
-    replaced(&cluster);
-}
