@@ -93,10 +93,10 @@ fn tls_options(endpoint: &EtcdEndpoint, host: &str, root: &Utf8Path) -> Outcome<
     Ok(options)
 }
 
-/// Whether the connection was closed under a call; a status that etcd sends has no cause on this side.
+/// Whether the connection was closed under a call: by an alert, a reset or a broken pipe, whichever the race shows. A
+/// status that etcd sends has no cause on this side.
 fn closed(error: &Error) -> bool {
-    let Error::GRpcStatus(status) = error else { return false };
-    status.code() == Code::Cancelled && std::error::Error::source(status).is_some()
+    matches!(error, Error::GRpcStatus(status) if std::error::Error::source(status).is_some())
 }
 
 /// A failed call, with the causes that the gRPC library keeps behind the status.
