@@ -1,52 +1,58 @@
 //! Just enough of the protobuf wire format to find one field in a message, without copying or recursion.
 
+/// One field's value, as far as it is read here.
+enum Value<'m> {
+    Number(u64),
+    Bytes(&'m [u8]),
+}
+
 /// The last length-delimited field `number` of a message; `Ok(None)` when it has none, `Err` when the bytes are no
 /// protobuf message.
 pub(crate) fn bytes_field(message: &[u8], number: u64) -> Result<Option<&[u8]>, &'static str> {
+    last(message, number, |value| match value {
+        Value::Bytes(bytes) => Some(bytes),
+        Value::Number(_) => None,
+    })
+}
+
+/// The last number field `number` of a message; `Ok(None)` and `Err` as for [`bytes_field`].
+pub(crate) fn number_field(message: &[u8], number: u64) -> Result<Option<u64>, &'static str> {
+    last(message, number, |value| match value {
+        Value::Number(number) => Some(number),
+        Value::Bytes(_) => None,
+    })
+}
+
+/// The last field `number` that `take` takes, the whole message walked.
+fn last<'m, T>(
+    message: &'m [u8],
+    number: u64,
+    take: impl Fn(Value<'m>) -> Option<T>,
+) -> Result<Option<T>, &'static str> {
     let mut rest = message;
     let mut found = None;
     while !rest.is_empty() {
         let tag = varint(&mut rest)?;
-        match tag & 7 {
-            0 => {
-                varint(&mut rest)?;
+        let value = match tag & 7 {
+            0 => Value::Number(varint(&mut rest)?),
+            1 => {
+                skip(&mut rest, 8)?;
+                continue;
             }
-            1 => skip(&mut rest, 8)?,
-            5 => skip(&mut rest, 4)?,
+            5 => {
+                skip(&mut rest, 4)?;
+                continue;
+            }
             2 => {
                 let len = usize::try_from(varint(&mut rest)?).unwrap_or(usize::MAX);
                 let (field, tail) = rest.split_at_checked(len).ok_or("a length beyond the end")?;
                 rest = tail;
-                if tag >> 3 == number {
-                    found = Some(field);
-                }
+                Value::Bytes(field)
             }
             _ => return Err("a wire type that protobuf does not have"),
-        }
-    }
-    Ok(found)
-}
-
-/// The last number field `number` of a message; `Ok(None)` when it has none.
-pub(crate) fn number_field(message: &[u8], number: u64) -> Result<Option<u64>, &'static str> {
-    let mut rest = message;
-    let mut found = None;
-    while !rest.is_empty() {
-        let tag = varint(&mut rest)?;
-        match tag & 7 {
-            0 => {
-                let value = varint(&mut rest)?;
-                if tag >> 3 == number {
-                    found = Some(value);
-                }
-            }
-            1 => skip(&mut rest, 8)?,
-            5 => skip(&mut rest, 4)?,
-            2 => {
-                let len = usize::try_from(varint(&mut rest)?).unwrap_or(usize::MAX);
-                skip(&mut rest, len)?;
-            }
-            _ => return Err("a wire type that protobuf does not have"),
+        };
+        if tag >> 3 == number {
+            found = take(value).or(found);
         }
     }
     Ok(found)
