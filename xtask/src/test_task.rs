@@ -39,15 +39,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
     setup_task::run()?;
-    let mut timings = Vec::new();
+    let mut timings = Timings::default();
     if wanted("pure") {
-        timed("pure", &mut timings, || {
-            cargo(&["test", "--quiet", "--workspace", "--exclude", "scenarios", "--exclude", "testbed"])
-        })?;
+        let rest = ["--workspace", "--exclude", "scenarios", "--exclude", "testbed"];
+        timings.run("pure", || test(&rest));
     }
     if wanted("stock") {
         components::build(&[])?;
-        timed("stock", &mut timings, stock)?;
+        timings.run("stock", stock);
     }
     let wanted_scenarios: Vec<&String> = scenarios.iter().filter(|name| wanted(name)).collect();
     if wanted("testbed") || !wanted_scenarios.is_empty() {
@@ -55,37 +54,55 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         testbed::base::build()?;
     }
     if wanted("testbed") {
-        timed("testbed", &mut timings, || cargo(&["test", "--quiet", "--package", "testbed"]))?;
+        timings.run("testbed", || test(&["--package", "testbed"]));
     }
     if !wanted_scenarios.is_empty() {
         let binary = dist_task::build()?;
         for name in wanted_scenarios {
-            timed(name, &mut timings, || scenario(name, binary.as_str(), args.full))?;
+            timings.run(name, || scenario(name, binary.as_str(), args.full));
         }
     }
-    for (name, seconds) in timings {
-        cmd::note(&format!("{name}: passed in {seconds} s"));
-    }
-    Ok(())
+    timings.told()
 }
 
-fn timed(name: &str, timings: &mut Vec<(String, u64)>, work: impl FnOnce() -> Result<()>) -> Result<()> {
-    cmd::note(&format!("tests: {name}"));
-    let start = Instant::now();
-    work().with_context(|| format!("tests {name} failed"))?;
-    timings.push((name.to_owned(), start.elapsed().as_secs()));
-    Ok(())
+/// What ran, how it ended and how long it took. A failure does not keep the rest from being tried: one run tells all.
+#[derive(Default)]
+struct Timings(Vec<(String, Result<()>, u64)>);
+
+impl Timings {
+    fn run(&mut self, name: &str, work: impl FnOnce() -> Result<()>) {
+        cmd::note(&format!("tests: {name}"));
+        let start = Instant::now();
+        self.0.push((name.to_owned(), work(), start.elapsed().as_secs()));
+    }
+
+    fn told(self) -> Result<()> {
+        let mut failed = Vec::new();
+        for (name, outcome, seconds) in self.0 {
+            match outcome {
+                Ok(()) => cmd::note(&format!("{name}: passed in {seconds} s")),
+                Err(error) => {
+                    cmd::note(&format!("{name}: FAILED after {seconds} s: {error:#}"));
+                    failed.push(name);
+                }
+            }
+        }
+        if failed.is_empty() {
+            return Ok(());
+        }
+        bail!("tests failed: {}", failed.join(", "));
+    }
 }
 
 fn stock() -> Result<()> {
-    let mut args = vec!["test", "--quiet"];
+    let mut args = Vec::new();
     let features: Vec<String> = STOCK.iter().map(|package| format!("{package}/stock")).collect();
     for package in STOCK {
         args.extend(["--package", package]);
     }
     let features = features.join(",");
     args.extend(["--features", &features]);
-    cargo(&args)
+    test(&args)
 }
 
 /// One scenario: a test file of the `scenarios` package, on test hosts; hosts are shared, so one test at a time.
@@ -102,10 +119,12 @@ fn scenario(name: &str, binary: &str, full: bool) -> Result<()> {
     Ok(())
 }
 
-fn cargo(args: &[&str]) -> Result<()> {
-    let status = Command::new("cargo").args(args).status().context("cannot start cargo")?;
+fn test(args: &[&str]) -> Result<()> {
+    let mut command = Command::new("cargo");
+    let status = command.args(["test", "--quiet", "--no-fail-fast"]).args(args).status();
+    let status = status.context("cannot start cargo")?;
     if !status.success() {
-        bail!("cargo {}: {status}", args.join(" "));
+        bail!("cargo test {}: {status}", args.join(" "));
     }
     Ok(())
 }

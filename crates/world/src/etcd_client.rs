@@ -11,13 +11,13 @@ mod members;
 mod snapshot;
 
 use crate::fault::{Fault, Outcome};
-use crate::host::{EtcdCall, Reply};
+use crate::host::{EtcdCall, HostErrorKind, Reply};
 use camino::Utf8Path;
 use connect::Connection;
 use etcd_client::{GetOptions, StatusResponse};
 use rekindle_model::MemberId;
 use rekindle_model::etcd::{EtcdEndpoint, EtcdStatus, HashKv};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use live::live;
 
@@ -32,16 +32,36 @@ const COUNT: Duration = Duration::from_secs(30);
 /// Most bytes of keys and values that one `Range` brings back.
 const MAX_RANGE_BYTES: usize = 32 << 20;
 
+/// How long an election under a call may last before it is told: a few of etcd's default election timeouts of 1 s.
+const ELECTION: Duration = Duration::from_secs(10);
+/// What etcd answers to a call that an election caught (`rpctypes`). A change of members that timed out this way may
+/// have been made; each of them here does nothing when asked again.
+const CAUGHT_BY_ELECTION: [&str; 2] =
+    ["etcdserver: leader changed", "etcdserver: request timed out, possibly due to previous leader failure"];
+
 /// Makes one call to the etcd behind `endpoint`, whose certificate files lie under `root`.
 ///
 /// # Errors
 /// Names the endpoint and the call. `Unavailable`: no connection, no answer in time, or etcd says that it can't
-/// answer now. `NotFound` and `Refused`: etcd's own `NotFound` and `FailedPrecondition`. TLS trouble is `Failed`.
+/// answer now; a call caught by an election is asked again until one is over. `NotFound` and `Refused`: etcd's own `NotFound` and `FailedPrecondition`. TLS trouble is `Failed`.
 pub async fn call(endpoint: &EtcdEndpoint, call: &EtcdCall, root: &Utf8Path) -> Outcome<Reply> {
     let name = call_name(call);
     let named = |fault: Fault| Fault { what: format!("{}: {name}: {}", endpoint.url, fault.what), ..fault };
     let connection = Connection::open(endpoint, root).await.map_err(named)?;
-    answer(&connection, call, root).await.map_err(named)
+    let deadline = Instant::now() + ELECTION;
+    loop {
+        match answer(&connection, call, root).await {
+            Err(fault) if caught_by_election(&fault) && Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            told => return told.map_err(named),
+        }
+    }
+}
+
+fn caught_by_election(fault: &Fault) -> bool {
+    fault.kind == HostErrorKind::Unavailable
+        && CAUGHT_BY_ELECTION.iter().any(|text| fault.what.contains(text))
 }
 
 async fn answer(connection: &Connection, call: &EtcdCall, root: &Utf8Path) -> Outcome<Reply> {

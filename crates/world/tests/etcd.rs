@@ -191,13 +191,24 @@ async fn a_member_is_replaced_and_every_change_is_idempotent() {
     let folder = Folder::new();
     let mut cluster = start_cluster(&etcd, folder.path(), &["cp1", "cp2", "cp3"]);
     cluster[0].ctl(&etcd, &["put", "key", "value"]);
-    let endpoint = cluster[0].endpoint();
     let initial = initial_cluster(&cluster);
-    let mut lost = cluster.pop().unwrap();
+    // the one that leads, so that the first calls meet an election
+    let leads = async |member: &Member| {
+        let Ok(Reply::Status(status)) = ask(&member.endpoint(), EtcdCall::Status).await else { return false };
+        status.leader == status.member_id
+    };
+    let mut leader = 0;
+    for (at, member) in cluster.iter().enumerate() {
+        if leads(member).await {
+            leader = at;
+        }
+    }
+    let mut lost = cluster.remove(leader);
+    let endpoint = cluster[0].endpoint();
     lost.kill();
     std::fs::remove_dir_all(&lost.dir).unwrap();
 
-    let old = members(&endpoint, true).await.into_iter().find(|m| m.name == "cp3").unwrap();
+    let old = members(&endpoint, true).await.into_iter().find(|m| m.name == lost.name).unwrap();
     for _ in 0..2 {
         assert_eq!(ask(&endpoint, EtcdCall::Remove { member: old.id }).await.unwrap(), Reply::Done);
     }
