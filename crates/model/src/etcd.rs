@@ -179,6 +179,9 @@ pub struct WalBirth {
     /// Index of the first snapshot record above 0 that stands before every entry: what the member was sent to begin
     /// with. 0 = its log begins with entry 1.
     pub first_snapshot_index: u64,
+    /// Index of the last entry before the first snapshot record that lies beyond it: the member was sent a snapshot in
+    /// place of the entries in between. None = its log has no such gap.
+    pub last_index_before_gap: Option<u64>,
 }
 
 /// One membership change in a log.

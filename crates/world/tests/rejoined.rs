@@ -204,7 +204,35 @@ async fn a_promoted_member_that_was_wiped_is_named() {
     }
 }
 
-// The same where the log was compacted away in between: what comes back is sent a snapshot. Honest learners that were
+// kubeadm's first member is started by flags that name itself alone: without its disk it founds the cluster a second
+// time, under the old ids, and is then taken in by the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_founder_that_founded_again_is_named() {
+    for line in ETCD_LINES {
+        let etcd = etcd_line(line).unwrap();
+        let folder = Folder::new();
+        let mut members = start_cluster(&etcd, folder.path(), &["cp1"]);
+        let alone = initial_cluster(&members);
+        fill(&etcd, &members[0], 60);
+        for name in ["cp2", "cp3"] {
+            join(&etcd, &mut members, Member::new(folder.path(), name, None));
+        }
+        fill(&etcd, &members[0], 20);
+        let joined = initial_cluster(&members);
+        members.iter_mut().for_each(Member::kill);
+        std::fs::remove_dir_all(&members[0].dir).unwrap();
+        for at in [1, 2] {
+            members[at].start(&etcd, &joined, "existing");
+        }
+        members[1].wait_ready(&etcd);
+        members[0].start(&etcd, &alone, "new");
+        members[0].wait_ready(&etcd);
+        fill(&etcd, &members[1], 5);
+        expect(line, "founded again", &observe(&members).await, Some(0));
+    }
+}
+
+// A log that was compacted away in between: what comes back is sent a snapshot. Honest learners that were
 // sent one are not suspected.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_was_sent_a_snapshot_is_judged_by_its_vote() {

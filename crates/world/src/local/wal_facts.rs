@@ -21,7 +21,8 @@ const CONF_CHANGE: i32 = 1;
 struct Past {
     first_term: u64,
     first_snapshot_index: u64,
-    seen_entry: bool,
+    last_index: u64,
+    last_index_before_gap: Option<u64>,
     commit: u64,
     changes: Vec<ConfChangeFacts>,
 }
@@ -47,6 +48,7 @@ pub(crate) fn read(dir: &Utf8Path) -> etcd_disk::Result<WalFacts> {
             created_ms,
             first_term: past.first_term,
             first_snapshot_index: past.first_snapshot_index,
+            last_index_before_gap: past.last_index_before_gap,
         }),
         conf_changes: past.changes,
     })
@@ -62,12 +64,16 @@ impl Past {
                 }
             }
             Record::Snapshot { index, .. } => {
-                if !self.seen_entry && self.first_snapshot_index == 0 {
-                    self.first_snapshot_index = index;
+                if self.last_index == 0 {
+                    if self.first_snapshot_index == 0 {
+                        self.first_snapshot_index = index;
+                    }
+                } else if index > self.last_index && self.last_index_before_gap.is_none() {
+                    self.last_index_before_gap = Some(self.last_index);
                 }
             }
             Record::Entry(entry) => {
-                self.seen_entry = true;
+                self.last_index = entry.index.unwrap_or(0);
                 self.entry(&entry);
             }
         }
