@@ -43,7 +43,7 @@ impl Failure {
 /// A run that was not begun or taken up: a guard's refusal has an exit code of its own.
 pub(crate) fn of_run(error: rekindle_run::RunError, doing: String) -> Failure {
     use rekindle_run::RunError as E;
-    let guard = matches!(error, E::Locked { .. } | E::PastNoReturn { .. } | E::Exists { .. });
+    let guard = matches!(error, E::Locked { .. } | E::Claimed(_) | E::PastNoReturn { .. } | E::Exists { .. });
     let exit = if guard { Exit::Refused } else { Exit::Error };
     Failure { exit, ..Failure::new(doing).because(error) }
 }

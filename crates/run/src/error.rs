@@ -22,6 +22,9 @@ pub enum RunError {
         /// The other run.
         run: String,
     },
+    /// Another run works on a host of the plan.
+    #[error("another run is at work on a host of this plan")]
+    Claimed(#[source] HostError),
     /// The journal can't be trusted or written.
     #[error("the journal of the run can't be used")]
     Journal(#[from] JournalError),

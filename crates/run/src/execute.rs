@@ -6,19 +6,20 @@ use crate::executor::Executor;
 use crate::fault::Hooks;
 use crate::folder;
 use crate::journal::Journal;
-use crate::lock::{Lock, private_dir};
-use camino::{Utf8Path, Utf8PathBuf};
+use crate::lock::{Turn, private_dir};
+use camino::Utf8Path;
 use rekindle_model::event::{Outcome, What};
 use rekindle_model::plan::{Phase, Plan};
 use rekindle_model::report::RunReport;
 use rekindle_world::World;
+use rekindle_world::host::HostErrorKind;
 use std::collections::BTreeMap;
 
 /// How a run is carried out.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct RunOptions {
-    /// Folder of locks and runs, `/var/lib/rekindle` unless told otherwise.
-    pub state_dir: Utf8PathBuf,
+    /// The turn to work, taken before the cluster was looked at: what was planned is what is still there.
+    pub turn: Turn,
     /// What was done before the run, for the report's breakdown of the RTO.
     pub before: Before,
 }
@@ -51,17 +52,30 @@ pub async fn execute_with(
     sink: &Sink,
     hooks: &Hooks,
 ) -> Result<RunReport, RunError> {
-    let _lock = Lock::take(&options.state_dir, &plan.run_id)?;
-    let dir = folder::runs_dir(&options.state_dir).join(&plan.run_id.0);
+    let dir = folder::runs_dir(options.turn.state_dir()).join(&plan.run_id.0);
     if dir.join(crate::journal::FILE_NAME).exists() {
         return Err(RunError::Exists { run: plan.run_id.clone(), dir });
     }
+    claim_hosts(plan, world).await?;
     private_dir(&dir)?;
     folder::write_json(&dir.join(folder::PLAN), "plan", plan)?;
     let executor = Executor::new(plan, world, dir.clone(), sink, hooks, Journal::create(&dir)?)?;
     executor.journal_before(&options.before)?;
     executor.emit(What::RunStarted { run_id: plan.run_id.clone(), resumed: false })?;
     executor.go_on().await
+}
+
+/// Claims every host of the plan. One that does not answer says so at its first step.
+async fn claim_hosts(plan: &Plan, world: &World) -> Result<(), RunError> {
+    let hosts = plan.hosts.iter().filter_map(|id| world.host(id));
+    let claims = hosts.map(|host| async move { host.claim(&plan.run_id).await });
+    for claim in futures::future::join_all(claims).await {
+        match claim {
+            Err(source) if source.kind == HostErrorKind::Refused => return Err(RunError::Claimed(source)),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Takes an interrupted or failed run up where its journal ends. A run that was being undone goes on being undone.
@@ -118,7 +132,8 @@ async fn take_up(
     undo: bool,
 ) -> Result<RunReport, RunError> {
     let plan: Plan = folder::read_json(&dir.join(folder::PLAN), "plan")?;
-    let _lock = Lock::take(state_dir, &plan.run_id)?;
+    let _turn = Turn::take(state_dir, &plan.run_id)?;
+    claim_hosts(&plan, world).await?;
     let executor = Executor::new(&plan, world, dir.to_owned(), sink, hooks, Journal::open(dir)?)?;
     let (ended, undoing, no_return) = {
         let shared = executor.shared();

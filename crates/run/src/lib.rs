@@ -20,6 +20,7 @@ mod steps;
 
 pub use error::{RunError, StepError, outcome_word};
 pub use execute::{Before, RunOptions, execute, execute_with, resume, resume_with, undo, undo_with};
+pub use lock::Turn;
 
 use rekindle_model::event::Event;
 use std::sync::Arc;

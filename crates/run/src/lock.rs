@@ -14,15 +14,19 @@ struct Holder {
     run_id: RunId,
 }
 
-/// The held lock: released when dropped, and by the kernel when the process dies in whatever way.
+/// The turn to work with a state folder: the held lock, released when dropped, and by the kernel when the process dies in whatever way.
 #[derive(Debug)]
-pub(crate) struct Lock {
+pub struct Turn {
+    state_dir: Utf8PathBuf,
     _file: File,
 }
 
-impl Lock {
+impl Turn {
     /// Takes the lock of a state folder (made when missing), or says who has it.
-    pub(crate) fn take(state_dir: &Utf8Path, run: &RunId) -> Result<Self, RunError> {
+    ///
+    /// # Errors
+    /// [`RunError::Locked`]: another run is at work. Else the lock file or its folder can't be made.
+    pub fn take(state_dir: &Utf8Path, run: &RunId) -> Result<Self, RunError> {
         let path = state_dir.join("lock");
         let failed = |doing: &'static str, path: &Utf8PathBuf| {
             let path = path.clone();
@@ -47,7 +51,12 @@ impl Lock {
         file.set_len(0).map_err(failed("write", &path))?;
         file.rewind().map_err(failed("write", &path))?;
         file.write_all(&text).map_err(failed("write", &path))?;
-        Ok(Self { _file: file })
+        Ok(Self { state_dir: state_dir.to_owned(), _file: file })
+    }
+
+    /// The state folder it is for.
+    pub(crate) fn state_dir(&self) -> &Utf8Path {
+        &self.state_dir
     }
 }
 
@@ -85,14 +94,14 @@ mod tests {
     fn the_second_is_refused_with_the_first_ones_name() {
         let keep = tempfile::tempdir().unwrap();
         let state = Utf8Path::from_path(keep.path()).unwrap().join("state");
-        let first = Lock::take(&state, &RunId("run-one".into())).unwrap();
-        let error = Lock::take(&state, &RunId("run-two".into())).unwrap_err();
+        let first = Turn::take(&state, &RunId("run-one".into())).unwrap();
+        let error = Turn::take(&state, &RunId("run-two".into())).unwrap_err();
         assert!(
             matches!(&error, RunError::Locked { pid, run, .. }
             if *pid == std::process::id() && run == "run-one"),
             "{error}"
         );
         drop(first);
-        Lock::take(&state, &RunId("run-two".into())).unwrap();
+        Turn::take(&state, &RunId("run-two".into())).unwrap();
     }
 }

@@ -8,7 +8,7 @@ use camino::Utf8Path;
 use rekindle_model::etcd::{DbFacts, EtcdDataFacts, EtcdEndpoint, EtcdLive, EtcdMember, EtcdStatus, HashKv};
 use rekindle_model::host::{ContainerFacts, DiskFacts, ProcessFacts, UnitFacts};
 use rekindle_model::step::NewMember;
-use rekindle_model::{HostId, HostPath, MemberId, Seen};
+use rekindle_model::{HostId, HostPath, MemberId, RunId, Seen};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -21,6 +21,8 @@ pub type Progress = Arc<dyn Fn(u64, u64) + Send + Sync>;
 pub enum Request {
     /// Who and when: host name, addresses, clock.
     Identity,
+    /// Claim the host for a run, until this end of the seam is gone; refused while another run holds it.
+    Claim { run: RunId },
     /// State of a path (not following a last symlink); none = does not exist.
     Stat { path: HostPath },
     /// At most `max_bytes` of a file, from its end when `tail`.
@@ -315,6 +317,10 @@ impl dyn Host + '_ {
     /// See [`Request::Identity`].
     pub async fn identity(&self) -> Result<Identity, HostError> {
         ask!(self, Request::Identity, Reply::Identity(v) => v)
+    }
+    /// See [`Request::Claim`].
+    pub async fn claim(&self, run: &RunId) -> Result<(), HostError> {
+        ask!(self, Request::Claim { run: run.clone() }, Reply::Done => ())
     }
     /// See [`Request::Stat`].
     pub async fn stat(&self, path: &HostPath) -> Result<Option<FileStat>, HostError> {

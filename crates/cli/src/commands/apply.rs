@@ -2,7 +2,7 @@
 
 use super::check::options;
 use super::plan::Made;
-use super::recover::carry_out;
+use super::recover::{carry_out, turn};
 use crate::args::Apply;
 use crate::connect;
 use crate::exit::Exit;
@@ -25,6 +25,7 @@ pub(super) fn run(args: &Apply, output: &Output) -> Result<Exit, Failure> {
         sudo: args.hosts.sudo,
     };
     let world = runtime.block_on(connect::world_of(&plan.hosts, &options_ssh, args.hosts.root.clone()))?;
+    let turn = turn(&args.hosts, &args.consent, &plan.run_id)?;
     let began_ms = rekindle_run::now_ms();
     let mut observing = options(&args.hosts, snapshot_folder(&plan).as_ref());
     observing.lost.extend(plan.lost_hosts.iter().cloned());
@@ -38,14 +39,14 @@ pub(super) fn run(args: &Apply, output: &Output) -> Result<Exit, Failure> {
         return Err(Failure::refused(format!("plan {} breaks a safety rule: {fault}", plan.run_id))
             .hint("make a new plan with `rekindle plan`"));
     }
-    if args.consent.dry_run {
+    let Some(turn) = turn else {
         output.document(&plan, |_| render::plan::plan(&plan))?;
         return Ok(Exit::Ok);
-    }
+    };
     let diagnosed_ms = rekindle_run::now_ms();
     let outcome = PlanOutcome::Plan(Box::new(plan.clone()));
     let made = Made { outcome, began_ms, diagnosed_ms };
-    carry_out(&runtime, &world, &plan, &made, &args.hosts, &args.consent, output)
+    carry_out(&runtime, &world, &plan, &made, turn, &args.consent, output)
 }
 
 fn read(args: &Apply) -> Result<Plan, Failure> {

@@ -24,7 +24,7 @@ pub(super) struct Made {
 pub(super) fn run(args: &Plan, output: &Output) -> Result<Exit, Failure> {
     let made = connect::runtime()?.block_on(async {
         let world = connect::world(&args.hosts).await?;
-        Ok::<_, Failure>(make(&world, &args.hosts, &args.restore, output).await)
+        Ok::<_, Failure>(make(&world, &args.hosts, &args.restore, new_run(), output).await)
     })?;
     show(&made.outcome, output)
 }
@@ -56,14 +56,21 @@ const LOOKS: u32 = 8;
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// Observes, diagnoses and plans.
-pub(super) async fn make(world: &World, hosts: &Hosts, restore: &Restore, output: &Output) -> Made {
+pub(super) async fn make(
+    world: &World,
+    hosts: &Hosts,
+    restore: &Restore,
+    run_id: RunId,
+    output: &Output,
+) -> Made {
+    let goal = goal(hosts, restore, run_id);
     let began_ms = rekindle_run::now_ms();
     let mut looks = 1;
     loop {
         let inventory = observe(world, &options(hosts, restore.snapshot.as_ref())).await;
         let diagnosis = rekindle_diagnose::diagnose(&inventory);
         let diagnosed_ms = rekindle_run::now_ms();
-        let outcome = rekindle_plan::plan(&inventory, &diagnosis, &goal(hosts, restore), diagnosed_ms);
+        let outcome = rekindle_plan::plan(&inventory, &diagnosis, &goal, diagnosed_ms);
         let Some(why) = in_motion(&diagnosis, &outcome).filter(|_| looks < LOOKS) else {
             return Made { outcome, began_ms, diagnosed_ms };
         };
@@ -85,8 +92,12 @@ fn in_motion(diagnosis: &Diagnosis, outcome: &PlanOutcome) -> Option<String> {
     (settling || diagnosis.members.values().any(unsettled)).then(|| refusal.reason.clone())
 }
 
-fn goal(hosts: &Hosts, restore: &Restore) -> Goal {
-    let run_id = RunId(uuid::Uuid::now_v7().to_string());
+/// The id of a new run: ids sort by the time they were made.
+pub(super) fn new_run() -> RunId {
+    RunId(uuid::Uuid::now_v7().to_string())
+}
+
+fn goal(hosts: &Hosts, restore: &Restore, run_id: RunId) -> Goal {
     Goal {
         run_dir: hosts.state_dir.join("runs").join(&run_id.0).into(),
         token: format!("rekindle-{run_id}"),

@@ -1,28 +1,40 @@
 //! `rekindle recover`: the whole pipeline in one command.
 
-use super::plan::{Made, make, show};
+use super::plan::{Made, make, new_run, show};
 use crate::args::{Consent, Format, Hosts, Recover};
 use crate::exit::Exit;
 use crate::failure::{Failure, of_run};
 use crate::output::Output;
 use crate::progress::Renderer;
 use crate::{connect, consent, render};
+use rekindle_model::RunId;
 use rekindle_model::event::Outcome;
 use rekindle_model::plan::{Phase, Plan, PlanOutcome};
 use rekindle_model::report::RunReport;
-use rekindle_run::{Before, RunOptions};
+use rekindle_run::{Before, RunOptions, Turn};
 use rekindle_world::World;
 use std::sync::Arc;
 
 pub(super) fn run(args: &Recover, output: &Output) -> Result<Exit, Failure> {
     let runtime = connect::runtime()?;
     let world = runtime.block_on(connect::world(&args.hosts))?;
-    let made = runtime.block_on(make(&world, &args.hosts, &args.restore, output));
-    let PlanOutcome::Plan(plan) = &made.outcome else { return show(&made.outcome, output) };
-    if args.consent.dry_run {
+    let run_id = new_run();
+    let turn = turn(&args.hosts, &args.consent, &run_id)?;
+    let made = runtime.block_on(make(&world, &args.hosts, &args.restore, run_id, output));
+    let (PlanOutcome::Plan(plan), Some(turn)) = (&made.outcome, turn) else {
         return show(&made.outcome, output);
+    };
+    carry_out(&runtime, &world, plan, &made, turn, &args.consent, output)
+}
+
+/// The turn to change something, taken before the first look so that no other run changes what is planned for; none
+/// for a dry run.
+pub(super) fn turn(hosts: &Hosts, agreed: &Consent, run_id: &RunId) -> Result<Option<Turn>, Failure> {
+    if agreed.dry_run {
+        return Ok(None);
     }
-    carry_out(&runtime, &world, plan, &made, &args.hosts, &args.consent, output)
+    let turn = Turn::take(&hosts.state_dir, run_id);
+    turn.map(Some).map_err(|error| of_run(error, "nothing was begun".into()))
 }
 
 /// Shows the plan, asks, executes, reports.
@@ -31,7 +43,7 @@ pub(super) fn carry_out(
     world: &World,
     plan: &Plan,
     made: &Made,
-    hosts: &Hosts,
+    turn: Turn,
     agreed: &Consent,
     output: &Output,
 ) -> Result<Exit, Failure> {
@@ -47,21 +59,19 @@ pub(super) fn carry_out(
         .into(),
         began_ms: made.began_ms,
     };
-    execute(runtime, world, plan, before, hosts, consented, output)
+    execute(runtime, world, plan, RunOptions { turn, before }, consented, output)
 }
 
 fn execute(
     runtime: &tokio::runtime::Runtime,
     world: &World,
     plan: &Plan,
-    before: Before,
-    hosts: &Hosts,
+    options: RunOptions,
     _consented: consent::Consented,
     output: &Output,
 ) -> Result<Exit, Failure> {
     let renderer = Arc::new(Renderer::new(output));
     let sink: rekindle_run::Sink = Arc::new(move |event| renderer.show(event));
-    let options = RunOptions { state_dir: hosts.state_dir.clone(), before };
     let report = runtime
         .block_on(rekindle_run::execute(plan, world, &options, &sink))
         .map_err(|error| of_run(error, format!("run {} did not go through", plan.run_id)))?;

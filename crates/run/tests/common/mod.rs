@@ -16,7 +16,7 @@ use rekindle_model::plan::{Goal, Plan, PlanOutcome};
 use rekindle_model::report::RunReport;
 use rekindle_model::{HostPath, RunId};
 use rekindle_run::fault::Hooks;
-use rekindle_run::{Before, RunError, RunOptions, Sink};
+use rekindle_run::{Before, RunError, RunOptions, Sink, Turn};
 use rekindle_world::sim::SimWorld;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -114,8 +114,8 @@ impl Case {
         Arc::new(move |event| events.lock().unwrap().push(event.clone()))
     }
 
-    pub(crate) fn options(&self) -> RunOptions {
-        RunOptions { state_dir: self.state_dir.clone(), before: Before::default() }
+    pub(crate) fn options(&self) -> Result<RunOptions, RunError> {
+        Ok(RunOptions { turn: Turn::take(&self.state_dir, &self.plan.run_id)?, before: Before::default() })
     }
 
     /// Folder of the first host's files.
@@ -128,7 +128,8 @@ impl Case {
     }
 
     pub(crate) async fn execute(&self, hooks: &Hooks) -> Result<RunReport, RunError> {
-        rekindle_run::execute_with(&self.plan, self.world.world(), &self.options(), &self.sink(), hooks).await
+        rekindle_run::execute_with(&self.plan, self.world.world(), &self.options()?, &self.sink(), hooks)
+            .await
     }
 
     pub(crate) async fn resume(&self, hooks: &Hooks) -> Result<RunReport, RunError> {

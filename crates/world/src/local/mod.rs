@@ -3,6 +3,7 @@
 //! `durable` is the only one that syncs and renames; `files`, `processes`, `frozen`, `systemd`, `cri` and `data`
 //! say in their first lines what they read or change. Blocking work runs on threads for it.
 
+mod claim;
 mod command;
 mod cri;
 mod data;
@@ -23,6 +24,7 @@ use command::blocking;
 pub(crate) use identity::now_ms;
 use paths::Root;
 use rekindle_model::{HostId, HostPath, Seen};
+use std::sync::Arc;
 use tokio::sync::OnceCell;
 
 /// This machine, or a file system mounted on it.
@@ -31,13 +33,14 @@ pub struct LocalHost {
     root: Root,
     /// Whether the clock is synchronised, once it was asked.
     clock: OnceCell<Seen<bool>>,
+    claim: Arc<claim::Claim>,
 }
 
 impl LocalHost {
     /// A host with this id whose `/` is the folder `root` of this machine. With another root than `/` only files
     /// answer; units, processes and containers are unavailable.
     pub fn new(id: HostId, root: impl Into<Utf8PathBuf>) -> Self {
-        Self { id, root: Root::new(root), clock: OnceCell::new() }
+        Self { id, root: Root::new(root), clock: OnceCell::new(), claim: Arc::default() }
     }
 
     fn path(&self, path: &HostPath) -> Outcome<Utf8PathBuf> {
@@ -58,6 +61,10 @@ impl LocalHost {
     async fn answer(&self, request: Request) -> Outcome<Reply> {
         match request {
             Request::Identity => identity::identity(&self.root, &self.clock).await.map(Reply::Identity),
+            Request::Claim { run } => {
+                let (claim, path) = (self.claim.clone(), self.path(&claim::PATH.into())?);
+                done(move || claim.take(&path, &run)).await
+            }
             Request::Stat { .. }
             | Request::Read { .. }
             | Request::List { .. }

@@ -102,6 +102,9 @@ impl Host for SimHost {
     }
 
     async fn call(&self, request: Request) -> Result<Reply, HostError> {
+        if let Request::Claim { .. } = request {
+            return self.files.call(request).await; // changes nothing: not a point to die at
+        }
         let fate = self.fate().await?;
         let result = self.answer(request).await;
         self.told(fate, result)

@@ -318,11 +318,14 @@ fn files_of(
             if entry.file_name().trim_start_matches('.').starts_with("rekindle-") {
                 continue;
             }
+            let name = path.strip_prefix(root).unwrap_or(path);
             if path.is_dir() {
-                folders.push(path.to_owned());
+                if name != "run" {
+                    // runtime state of its own, as on a real host
+                    folders.push(path.to_owned());
+                }
                 continue;
             }
-            let name = path.strip_prefix(root).unwrap_or(path);
             found.insert(format!("{id} file /{name}"), content_of(path)?);
         }
     }

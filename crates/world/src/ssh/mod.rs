@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use bootstrap::Session;
 use camino::{Utf8Path, Utf8PathBuf};
 use channel::Channel;
-use rekindle_model::{HostId, HostPath};
+use rekindle_model::{HostId, HostPath, RunId};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
@@ -47,6 +47,8 @@ pub struct SshHost {
     id: HostId,
     options: SshOptions,
     state: Mutex<State>,
+    /// The run this host is claimed for: a new session claims it again.
+    claimed: Mutex<Option<RunId>>,
 }
 
 enum State {
@@ -76,7 +78,7 @@ impl SshHost {
 
     async fn attempt(id: HostId, options: SshOptions) -> Self {
         let state = Mutex::new(State::of(connect(&id, &options).await.map(Arc::new)));
-        Self { id, options, state }
+        Self { id, options, state, claimed: Mutex::default() }
     }
 
     /// The open channel, or a new one.
@@ -87,13 +89,25 @@ impl SshHost {
             State::Failed(fault, when) if when.elapsed() < TRY_AGAIN => return Err(fault.clone()),
             State::Open(_) | State::Failed(..) => {}
         }
-        let opened = connect(&self.id, &self.options).await.map(Arc::new);
+        let opened = self.open_again().await;
         *state = State::of(opened.clone());
         opened
     }
 
+    async fn open_again(&self) -> Outcome<Arc<Channel>> {
+        let channel = connect(&self.id, &self.options).await.map(Arc::new)?;
+        if let Some(run) = self.claimed.lock().await.clone() {
+            channel.call(&Request::Claim { run }).await?;
+        }
+        Ok(channel)
+    }
+
     async fn asked(&self, request: &Request) -> Outcome<Reply> {
-        self.channel().await?.call(request).await
+        let reply = self.channel().await?.call(request).await?;
+        if let Request::Claim { run } = request {
+            *self.claimed.lock().await = Some(run.clone());
+        }
+        Ok(reply)
     }
 }
 
