@@ -30,7 +30,9 @@ pub struct Called {
 }
 
 impl Called {
-    fn new(output: &Output) -> Self {
+    /// From what a process gave.
+    #[must_use]
+    pub fn new(output: &Output) -> Self {
         Self {
             code: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

@@ -42,6 +42,19 @@ fn data_dir_deleted_while_running() {
     assert!(cluster.has_mark("late").unwrap(), "what only the running etcd held was lost");
 }
 
+// etcd hangs (here: is frozen), so that clients hear only "etcdserver: request timed out", and its files were deleted: what
+// it holds open is the only copy, and it answers nothing. It is read through the process.
+#[test]
+fn data_dir_deleted_while_etcd_hangs() {
+    let cluster = cluster();
+    std::thread::sleep(std::time::Duration::from_secs(1)); // etcd commits what it holds in memory every 100 ms
+    cluster.fault("cp1", "pkill -STOP -x etcd; rm -rf /var/lib/etcd/member").unwrap();
+    recover(&cluster);
+    cluster.assert_works("after").unwrap();
+    assert!(cluster.has_mark("early").unwrap());
+    assert!(cluster.has_mark("late").unwrap(), "what only the open file held was lost");
+}
+
 // Everything was down when the data dir was deleted: the snapshot is all there is.
 #[test]
 fn data_dir_deleted_while_stopped() {

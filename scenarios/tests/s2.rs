@@ -60,9 +60,10 @@ fn three_disks_lost() {
     members_agree(&cluster);
 }
 
-// Two hosts are gone for good: restored on the one that is left. The others are named as still to be added.
+// Two hosts are given up: restored on the one that is left, and the others are named as still to be added. Then one comes
+// back after all, with its old data: it joins the new cluster as a learner, and so does the other one.
 #[test]
-fn two_hosts_lost_for_good() {
+fn two_hosts_lost_and_added_again() {
     let (cluster, backup) = cluster();
     cluster.set.host("cp2").unwrap().power_cut().unwrap();
     cluster.set.host("cp3").unwrap().power_cut().unwrap();
@@ -87,4 +88,17 @@ fn two_hosts_lost_for_good() {
         ])
         .unwrap();
     assert!(found.contains("configmap/early") && found.contains("configmap/late"), "{found}");
+    for (back, hosts) in [("cp2", &THREE[..2]), ("cp3", &THREE[..])] {
+        cluster.set.host(back).unwrap().boot().unwrap();
+        let report = cluster.recover_from_outside(hosts, &[]).unwrap();
+        assert!(report["restoredRevision"].is_null(), "data was restored for a member that only had to join");
+    }
+    cluster.assert_works("after").unwrap();
+    for mark in ["early", "late"] {
+        assert!(
+            cluster.has_mark(mark).unwrap(),
+            "{mark} is gone: the old members' history came back with them"
+        );
+    }
+    members_agree(&cluster);
 }
