@@ -146,19 +146,24 @@ fn two_at_once() {
     assert!(cluster.has_mark("early").unwrap());
 }
 
-// No room for the restored data: seen before anything is begun. Room, but no inode left when the files are made: everything
-// is taken back. Both leave the host as it was.
+// No room for the restored data, or no inode for its files: seen before anything is begun. A disk that was filled between
+// the plan and its run: everything is taken back. Each leaves the host as it was.
 #[test]
 fn onto_a_full_disk() {
-    let cluster = lost("mount -t tmpfs -o size=20m tmpfs /var/lib/etcd");
+    let cluster = lost("mount -t tmpfs -o size=600m tmpfs /var/lib/etcd");
     let before = files(&cluster);
-    let args = [&RECOVER[..], &["--yes"]].concat();
-    let refused = cluster.on("cp1", &args).unwrap().expect(5).unwrap();
-    assert!(refused.stdout.contains("/var/lib/etcd"), "which disk is full is not told: {}", refused.stdout);
-    assert_eq!(before, files(&cluster));
-    cluster.fault("cp1", "mount -o remount,size=600m,nr_inodes=6 /var/lib/etcd").unwrap();
-    let undone = cluster.on("cp1", &args).unwrap();
-    assert_ne!(undone.code, 0, "{undone:?}");
+    let written =
+        cluster.on("cp1", &["plan", "--snapshot", "/backup", "-o", "json"]).unwrap().expect(0).unwrap();
+    cluster.set.host("cp1").unwrap().write("/root/plan.json", written.stdout.as_bytes()).unwrap();
+    for (full, told) in [("size=20m", "which has 20 MiB free"), ("size=600m,nr_inodes=6", "free inodes")] {
+        cluster.fault("cp1", &format!("mount -o remount,{full} /var/lib/etcd")).unwrap();
+        let refused = cluster.on("cp1", &[&RECOVER[..], &["--yes"]].concat()).unwrap().expect(5).unwrap();
+        assert!(refused.stdout.contains(told), "{told} is not told: {}", refused.stdout);
+        assert_eq!(before, files(&cluster));
+    }
+    let undone = cluster.on("cp1", &["apply", "/root/plan.json", "--yes"]).unwrap();
+    assert_eq!(undone.code, 1, "{undone:?}");
+    assert!(undone.stdout.contains("No space left"), "{undone:?}");
     assert_eq!(before, files(&cluster), "{undone:?}");
     cluster.fault("cp1", "mount -o remount,nr_inodes=10000 /var/lib/etcd").unwrap();
     recovered(&cluster, &[]);

@@ -2,6 +2,7 @@
 
 use camino::Utf8PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use rekindle_world::ssh::SshOptions;
 
 /// Brings a Kubernetes cluster back.
 ///
@@ -86,6 +87,27 @@ pub(crate) enum Kind {
     SnapshotReport,
 }
 
+/// How hosts are reached.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct Ssh {
+    /// OpenSSH configuration file (as `ssh -F`).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ssh_config: Option<Utf8PathBuf>,
+    /// Become root on the hosts with `sudo -n`.
+    #[arg(long)]
+    pub(crate) sudo: bool,
+    /// The rekindle binary to send to hosts of another system than this one.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) helper: Option<Utf8PathBuf>,
+}
+
+impl Ssh {
+    /// As the seam takes them.
+    pub(crate) fn options(&self) -> SshOptions {
+        SshOptions { config: self.ssh_config.clone(), helper: self.helper.clone(), sudo: self.sudo }
+    }
+}
+
 /// Which hosts are looked at, and how they are reached.
 #[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct Hosts {
@@ -96,15 +118,8 @@ pub(crate) struct Hosts {
     /// A control-plane host that is off for good: you attest that it can't come back on its own.
     #[arg(long = "lost", value_name = "NAME")]
     pub(crate) lost: Vec<String>,
-    /// OpenSSH configuration file (as `ssh -F`).
-    #[arg(long, value_name = "FILE")]
-    pub(crate) ssh_config: Option<Utf8PathBuf>,
-    /// Become root on the hosts with `sudo -n`.
-    #[arg(long)]
-    pub(crate) sudo: bool,
-    /// The rekindle binary to send to hosts of another system than this one.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) helper: Option<Utf8PathBuf>,
+    #[command(flatten)]
+    pub(crate) ssh: Ssh,
     /// Another root folder of the local host, for example a mounted disk.
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub(crate) root: Utf8PathBuf,
@@ -230,15 +245,8 @@ pub(crate) enum RunsVerb {
 pub(crate) struct RunsAct {
     /// Run id, or the end of one.
     pub(crate) id: String,
-    /// OpenSSH configuration file (as `ssh -F`).
-    #[arg(long, value_name = "FILE")]
-    pub(crate) ssh_config: Option<Utf8PathBuf>,
-    /// Become root on the hosts with `sudo -n`.
-    #[arg(long)]
-    pub(crate) sudo: bool,
-    /// The rekindle binary to send to hosts of another system than this one.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) helper: Option<Utf8PathBuf>,
+    #[command(flatten)]
+    pub(crate) ssh: Ssh,
     #[command(flatten)]
     pub(crate) consent: Consent,
 }

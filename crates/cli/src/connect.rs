@@ -21,10 +21,8 @@ pub(crate) fn local(root: Utf8PathBuf) -> Arc<dyn Host> {
 
 /// The hosts the flags name; without any, this machine.
 pub(crate) async fn world(hosts: &Hosts) -> Result<World, Failure> {
-    let options =
-        SshOptions { config: hosts.ssh_config.clone(), helper: hosts.helper.clone(), sudo: hosts.sudo };
     let ids: Vec<HostId> = hosts.hosts.iter().map(|h| HostId(h.clone())).collect();
-    world_of(&ids, &options, hosts.root.clone()).await
+    world_of(&ids, &hosts.ssh.options(), hosts.root.clone()).await
 }
 
 /// The hosts of these ids, connected in parallel. One that can't be reached stays in the world and answers so.

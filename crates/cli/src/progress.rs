@@ -52,16 +52,7 @@ impl Renderer {
 
     fn bar(&self, label: &str, done: u64, total: u64) {
         let Ok(mut bars) = self.by_label.lock() else { return };
-        let bar = bars.entry(label.to_owned()).or_insert_with(|| {
-            let bar = self.bars.add(ProgressBar::new(total));
-            let style =
-                ProgressStyle::with_template("  {msg:32} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}");
-            if let Ok(style) = style {
-                bar.set_style(style);
-            }
-            bar.set_message(label.to_owned());
-            bar
-        });
+        let bar = bars.entry(label.to_owned()).or_insert_with(|| self.bars.add(byte_bar(label)));
         bar.set_length(total.max(done));
         bar.set_position(done);
         if total > 0 && done >= total {
@@ -69,6 +60,17 @@ impl Renderer {
             bars.remove(label);
         }
     }
+}
+
+/// A bar for bytes, with their rate.
+pub(crate) fn byte_bar(label: &str) -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    let style = ProgressStyle::with_template("  {msg:32} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}");
+    if let Ok(style) = style {
+        bar.set_style(style);
+    }
+    bar.set_message(label.to_owned());
+    bar
 }
 
 fn text(event: &Event) -> Option<String> {

@@ -186,8 +186,8 @@ pub struct DiskFacts {
     pub free_bytes: u64,
     /// Size in bytes.
     pub total_bytes: u64,
-    /// Free inodes.
-    pub free_inodes: u64,
+    /// Free inodes; none where the file system makes them as they are needed.
+    pub free_inodes: Option<u64>,
     /// Whether it is mounted read-only.
     pub read_only: bool,
     /// Device number of the file system: two paths with the same one can be renamed into each other.

@@ -8,6 +8,9 @@ use rekindle_model::{HostId, HostPath};
 /// What a new WAL takes beside the db: etcd sets one segment of 64 MiB aside, and another when it is half full.
 const WAL_BYTES: u64 = 128 * 1024 * 1024;
 
+/// More files and folders than one host's part of a restore makes.
+const INODES: u64 = 64;
+
 /// The reasons why there is not enough room, with figures; empty when there is, or when it is not known.
 pub(crate) fn lacking(
     context: &Context<'_>,
@@ -53,6 +56,10 @@ fn check(
         let (needed, free) = (mebibytes(needed), mebibytes(disk.free_bytes));
         lacking.push(format!(
             "{host} needs {needed} for {what} on the file system of {path}, which has {free} free"
+        ));
+    } else if let Some(free) = disk.free_inodes.filter(|free| *free < INODES) {
+        lacking.push(format!(
+            "{host} needs {INODES} inodes for {what} on the file system of {path}, which has {free} free inodes"
         ));
     }
 }

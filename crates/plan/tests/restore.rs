@@ -255,7 +255,7 @@ fn a_full_disk_of_the_run_folder_is_refused_too() {
             let disk = DiskFacts {
                 free_bytes: 1 << 20,
                 total_bytes: 1 << 30,
-                free_inodes: 10,
+                free_inodes: Some(1000),
                 read_only: false,
                 device: 7,
             };
@@ -265,6 +265,22 @@ fn a_full_disk_of_the_run_folder_is_refused_too() {
     let diagnosis = diagnosis(&inventory, EtcdVerdict::DataLost, &[MemberVerdict::DataLost]);
     let PlanOutcome::Refused(refusal) = planned(&inventory, &diagnosis, &goal()) else { panic!("a plan") };
     assert!(refusal.reason.contains("local needs 24 MiB for the run's folder"), "{}", refusal.reason);
+}
+
+// Room, but nothing to make files with: a disk can be full that way too.
+#[test]
+fn a_disk_without_inodes_is_refused_too() {
+    let inventory = fixture_single()
+        .host(0, |h| {
+            for disk in h.disks.values_mut() {
+                let Seen::Known(disk) = disk else { panic!("a disk that was not read") };
+                disk.free_inodes = Some(3);
+            }
+        })
+        .build();
+    let diagnosis = diagnosis(&inventory, EtcdVerdict::DataLost, &[MemberVerdict::DataLost]);
+    let PlanOutcome::Refused(refusal) = planned(&inventory, &diagnosis, &goal()) else { panic!("a plan") };
+    assert!(refusal.reason.contains("3 free inodes"), "{}", refusal.reason);
 }
 
 // A snapshot file's time may be that of a copy: nothing lost is never claimed from a time before the failure.

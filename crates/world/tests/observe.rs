@@ -40,6 +40,7 @@ impl Disk {
             lost: Vec::new(),
             kubeconfig: None,
             state_dir: "/var/lib/rekindle".into(),
+            data_dir: None,
         };
         observe(&World { local, hosts: vec![disk] }, &options).await
     }

@@ -14,20 +14,18 @@ use rekindle_model::API_VERSION;
 use rekindle_model::plan::{Plan, PlanOutcome};
 use rekindle_model::source::SourceKind;
 use rekindle_world::observe::observe;
-use rekindle_world::ssh::SshOptions;
 
 pub(super) fn run(args: &Apply, output: &Output) -> Result<Exit, Failure> {
     let plan = read(args)?;
     let runtime = connect::runtime()?;
-    let options_ssh = SshOptions {
-        config: args.hosts.ssh_config.clone(),
-        helper: args.hosts.helper.clone(),
-        sudo: args.hosts.sudo,
-    };
-    let world = runtime.block_on(connect::world_of(&plan.hosts, &options_ssh, args.hosts.root.clone()))?;
+    let world = runtime.block_on(connect::world_of(
+        &plan.hosts,
+        &args.hosts.ssh.options(),
+        args.hosts.root.clone(),
+    ))?;
     let turn = turn(&args.hosts, &args.consent, &plan.run_id)?;
     let began_ms = rekindle_run::now_ms();
-    let mut observing = options(&args.hosts, snapshot_folder(&plan).as_ref());
+    let mut observing = options(&args.hosts, snapshot_folder(&plan).as_ref(), None);
     observing.lost.extend(plan.lost_hosts.iter().cloned());
     let inventory = runtime.block_on(observe(&world, &observing));
     if inventory.decision_digest() != plan.inventory_digest {

@@ -14,7 +14,7 @@ use rekindle_world::observe::{ObserveOptions, observe};
 pub(super) fn run(args: &Check, output: &Output) -> Result<Exit, Failure> {
     let inventory = connect::runtime()?.block_on(async {
         let world = connect::world(&args.hosts).await?;
-        Ok::<_, Failure>(observe(&world, &options(&args.hosts, args.snapshot.as_ref())).await)
+        Ok::<_, Failure>(observe(&world, &options(&args.hosts, args.snapshot.as_ref(), None)).await)
     })?;
     let diagnosis = rekindle_diagnose::diagnose(&inventory);
     let worst = diagnosis.findings.iter().map(|f| f.severity).max();
@@ -35,11 +35,16 @@ pub(super) fn run(args: &Check, output: &Output) -> Result<Exit, Failure> {
 }
 
 /// What is asked of `observe` by the flags common to all verbs that look at hosts.
-pub(super) fn options(hosts: &crate::args::Hosts, snapshot: Option<&camino::Utf8PathBuf>) -> ObserveOptions {
+pub(super) fn options(
+    hosts: &crate::args::Hosts,
+    snapshot: Option<&camino::Utf8PathBuf>,
+    data_dir: Option<&camino::Utf8PathBuf>,
+) -> ObserveOptions {
     ObserveOptions {
         snapshot: snapshot.cloned(),
         lost: hosts.lost.iter().map(|h| rekindle_model::HostId(h.clone())).collect(),
         kubeconfig: hosts.kubeconfig.clone(),
         state_dir: hosts.state_dir.clone(),
+        data_dir: data_dir.cloned(),
     }
 }

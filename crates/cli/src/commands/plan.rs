@@ -67,7 +67,8 @@ pub(super) async fn make(
     let began_ms = rekindle_run::now_ms();
     let mut looks = 1;
     loop {
-        let inventory = observe(world, &options(hosts, restore.snapshot.as_ref())).await;
+        let inventory =
+            observe(world, &options(hosts, restore.snapshot.as_ref(), restore.data_dir.as_ref())).await;
         let diagnosis = rekindle_diagnose::diagnose(&inventory);
         let diagnosed_ms = rekindle_run::now_ms();
         let outcome = rekindle_plan::plan(&inventory, &diagnosis, &goal, diagnosed_ms);

@@ -10,7 +10,6 @@ use crate::render::units::time;
 use crate::{connect, consent};
 use camino::Utf8Path;
 use rekindle_run::runs;
-use rekindle_world::ssh::SshOptions;
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -57,8 +56,7 @@ fn take_up(state_dir: &Utf8Path, act: &RunsAct, undo: bool, output: &Output) -> 
     }
     consent::ask(&act.consent, output, &format!("{verb} run {}?", run.id))?;
     let runtime = connect::runtime()?;
-    let options = SshOptions { config: act.ssh_config.clone(), helper: act.helper.clone(), sudo: act.sudo };
-    let world = runtime.block_on(connect::world_of(&plan.hosts, &options, "/".into()))?;
+    let world = runtime.block_on(connect::world_of(&plan.hosts, &act.ssh.options(), "/".into()))?;
     let renderer = Arc::new(Renderer::new(output));
     let sink: rekindle_run::Sink = Arc::new(move |event| renderer.show(event));
     let report = runtime

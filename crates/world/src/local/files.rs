@@ -111,7 +111,7 @@ pub(crate) fn disk(path: &Utf8Path) -> Outcome<DiskFacts> {
     Ok(DiskFacts {
         free_bytes: space.f_bfree.saturating_mul(space.f_frsize),
         total_bytes: space.f_blocks.saturating_mul(space.f_frsize),
-        free_inodes: space.f_ffree,
+        free_inodes: (space.f_files > 0).then_some(space.f_ffree),
         read_only: space.f_flag.contains(StatVfsMountFlags::RDONLY),
         device,
     })

@@ -200,6 +200,7 @@ async fn disks(
     options: &ObserveOptions,
 ) -> BTreeMap<HostPath, Seen<DiskFacts>> {
     let mut paths = vec![HostPath::from("/etc/kubernetes"), HostPath(options.state_dir.clone())];
+    paths.extend(options.data_dir.clone().map(HostPath));
     if let Some(config) = config {
         for dir in std::iter::once(&config.data_dir).chain(&config.wal_dir) {
             paths.push(dir.clone());

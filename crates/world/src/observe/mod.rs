@@ -40,6 +40,8 @@ pub struct ObserveOptions {
     pub kubeconfig: Option<Utf8PathBuf>,
     /// Where runs are kept.
     pub state_dir: Utf8PathBuf,
+    /// Folder on the hosts that etcd's data is to be restored into, when it is another than now.
+    pub data_dir: Option<Utf8PathBuf>,
 }
 
 /// Reads everything. Never fails: what can't be read stands in the inventory as unknown, with the reason.

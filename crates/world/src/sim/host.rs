@@ -53,7 +53,7 @@ impl SimHost {
                 let full = DiskFacts {
                     free_bytes: 0,
                     total_bytes: 1 << 30,
-                    free_inodes: 9,
+                    free_inodes: Some(9),
                     read_only: false,
                     device: 1,
                 };

@@ -12,6 +12,7 @@ use crate::args::{Snapshot, SnapshotVerb};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::progress::byte_bar;
 use crate::render::units::bytes;
 use camino::Utf8Path;
 use etcd_disk::snapshot::{SnapshotFile, TrailerPolicy};
@@ -39,16 +40,7 @@ fn open(file: &Utf8Path, skip_hash_check: bool) -> Result<SnapshotFile, Failure>
 
 /// A progress callback that draws one bar on a terminal.
 fn bar(output: &Output, label: &str) -> impl FnMut(u64, u64) + use<> {
-    let bar = output.live.then(|| {
-        let bar = indicatif::ProgressBar::new(0);
-        if let Ok(style) = indicatif::ProgressStyle::with_template(
-            "  {msg:32} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}",
-        ) {
-            bar.set_style(style);
-        }
-        bar.set_message(label.to_owned());
-        bar
-    });
+    let bar = output.live.then(|| byte_bar(label));
     move |done, total| {
         if let Some(bar) = &bar {
             bar.set_length(total);
