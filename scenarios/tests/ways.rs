@@ -126,7 +126,7 @@ fn two_at_once() {
     let until = Instant::now() + Duration::from_secs(30);
     while !cp1
         .script("cat /var/lib/rekindle/runs/*/journal.jsonl")
-        .is_ok_and(|journal| journal.contains("stopContainers"))
+        .is_ok_and(|journal| journal.contains("runStarted"))
     {
         assert!(Instant::now() < until, "the first did not begin");
         std::thread::sleep(Duration::from_millis(20));

@@ -71,9 +71,9 @@ pub struct RunReport {
     pub rto: Rto,
     /// RPO.
     pub rpo: Cost,
-    /// Revision before and after a bump.
+    /// Revision of the source that was restored.
     pub restored_revision: Option<i64>,
-    /// Revision the store was raised to.
+    /// Revision the store was raised to; none when every revision is as it was.
     pub raised_to_revision: Option<i64>,
     /// What was proved.
     pub verifications: Vec<Verification>,

@@ -30,7 +30,7 @@ pub fn of(plan: &Plan, run_dir: &Utf8Path, state: &RunState, records: &[Record])
         rto: rto(plan, records, outcome),
         rpo,
         restored_revision,
-        raised_to_revision: raised_to(plan, state),
+        raised_to_revision: built_at(plan, state).filter(|at| Some(*at) > restored_revision),
         verifications: verifications(plan, state),
         moved: moved(plan, state),
         timeline: records.iter().map(|record| record.event.clone()).collect(),
@@ -48,8 +48,8 @@ fn built<'s>(plan: &Plan, state: &'s RunState) -> Option<&'s Outputs> {
     state.steps.get(&step.number).map(|step| &step.outputs).filter(|outputs| !outputs.is_empty())
 }
 
-/// Revision the store was raised to, once it was built.
-pub(crate) fn raised_to(plan: &Plan, state: &RunState) -> Option<i64> {
+/// Revision of the store that was built: the source's, or the one it was raised to.
+pub(crate) fn built_at(plan: &Plan, state: &RunState) -> Option<i64> {
     number(built(plan, state)?, "revision")
 }
 

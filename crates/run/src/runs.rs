@@ -101,7 +101,7 @@ pub fn earlier(state_dir: &Utf8Path) -> Result<Vec<EarlierRun>, RunError> {
     for entry in list(state_dir)? {
         // A damaged run tells nothing; `runs` shows what is wrong with it.
         let Ok((plan, records, state)) = load(&entry.dir) else { continue };
-        let Some(raised) = report::raised_to(&plan, &state) else { continue };
+        let Some(raised) = report::built_at(&plan, &state) else { continue };
         runs.push(EarlierRun {
             id: entry.id,
             raised_to_revision: raised,

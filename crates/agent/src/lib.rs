@@ -1,0 +1,1 @@
+//! Continuous protection: the change stream of an etcd cluster, followed and spooled.
