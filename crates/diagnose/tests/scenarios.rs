@@ -137,6 +137,37 @@ fn s2_an_old_member_returns() {
     assert_eq!(d.members[&host(2)], MemberVerdict::Removed(MemberId(0xdead_0001)));
 }
 
+// Two given up for lost come back together: they make a quorum of the cluster as it was, beside the restored one. With the
+// run that restored it at hand they are known for what they are; without it nobody is taken for the right one.
+#[test]
+fn two_old_members_return_with_a_quorum() {
+    let restored = |h: &mut rekindle_model::host::HostFacts| {
+        let Seen::Known(live) = &mut h.etcd_live else { panic!("no answer") };
+        let (Seen::Known(status), Seen::Known(members)) = (&mut live.status, &mut live.members) else {
+            panic!("no status")
+        };
+        (status.cluster_id, status.member_id) = (MemberId(0x2e57), MemberId(0x2e58));
+        status.revision += 1_000_000;
+        members.truncate(1);
+        members[0].id = MemberId(0x2e58);
+        let Seen::Known(data) = &mut h.etcd_data else { panic!("no data") };
+        let Seen::Known(wal) = &mut data.wal else { panic!("no log") };
+        (wal.cluster_id, wal.member_id) = (Some(MemberId(0x2e57)), Some(MemberId(0x2e58)));
+        wal.conf_changes.clear();
+    };
+    let base = Fixture::kubeadm(3).host(0, restored);
+    let d = diagnose(&base.clone().earlier_run(1_000_000).build());
+    assert_eq!(d.etcd, EtcdVerdict::QuorumHolds, "{:#?}", d.findings);
+    assert_eq!(d.members[&host(0)], MemberVerdict::Healthy);
+    for at in [1, 2] {
+        assert!(matches!(d.members[&host(at)], MemberVerdict::Removed(_)), "{:?}", d.members[&host(at)]);
+    }
+    let d = diagnose(&base.build());
+    let EtcdVerdict::Unknown(why) = &d.etcd else { panic!("{:?}", d.etcd) };
+    assert!(why.contains("two clusters answer"), "{why}");
+    assert!(d.findings.iter().any(|f| f.code == "RK-E16"), "{:#?}", d.findings);
+}
+
 // Trap 2: two wiped, not the first. The last one rejoins under its old id and quorum seems healed; the other can't join.
 #[test]
 fn two_wiped_and_quorum_seems_healed() {

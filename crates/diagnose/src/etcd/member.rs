@@ -215,7 +215,7 @@ fn bootstrapped(wal: &WalFacts) -> bool {
 
 /// Whether the present members removed this one, or never knew it (they were restored without it): by its own log line,
 /// or because a member of another host that is in quorum does not list it. A learner under a new id on this host has
-/// its own id in the list.
+/// its own id in the list. One that is in a quorum itself, of the cluster as it was, is told by the run that restored it.
 fn removed(inventory: &Inventory, host: &HostFacts) -> Option<(MemberVerdict, Vec<Evidence>)> {
     let wal = host.etcd_data.known()?.wal.known()?;
     let id = status(host).map(|s| s.member_id).or(wal.member_id)?;
@@ -227,13 +227,17 @@ fn removed(inventory: &Inventory, host: &HostFacts) -> Option<(MemberVerdict, Ve
         let listed = members.iter().any(|m| m.id == id);
         // an imposter's list is no list of the cluster's
         let real = reference::imposter(inventory, other).is_none();
-        (!listed && real).then(|| members_line(other, members.iter().map(|m| m.id)))
+        (!listed && real).then(|| (other, members_line(other, members.iter().map(|m| m.id))))
     });
-    if in_quorum || said.is_none() && missing.is_none() {
-        return None;
-    }
+    let restored = match &missing {
+        Some((other, _)) if in_quorum => Some(reference::left_behind(inventory, host, other)?),
+        _ if in_quorum => return None,
+        None if said.is_none() => return None,
+        _ => None,
+    };
     let own = seen_at(&host.id, wal_source(host), format!("member id {id}"));
-    let evidence = std::iter::once(own).chain(missing).chain(said).collect();
+    let missing = missing.map(|(_, list)| list);
+    let evidence = std::iter::once(own).chain(missing).chain(restored).chain(said).collect();
     Some((MemberVerdict::Removed(id), evidence))
 }
 

@@ -65,15 +65,20 @@ pub(crate) fn judge(inventory: &Inventory, members: &[Member]) -> (EtcdVerdict, 
         ))
     };
     let works = matches!(verdict, EtcdVerdict::Healthy | EtcdVerdict::QuorumHolds);
-    (corrupt_alarm(inventory).filter(|_| works).map_or(verdict, EtcdVerdict::Unknown), arithmetic)
+    let doubt = two_clusters(inventory, members).or_else(|| corrupt_alarm(inventory)).filter(|_| works);
+    (doubt.map_or(verdict, EtcdVerdict::Unknown), arithmetic)
 }
 
-/// A member that is no imposter answers linearizable reads.
+/// Whether a member is of this cluster: no empty one in its place, and none of the cluster as it was.
+fn is_real(member: &Member) -> bool {
+    !matches!(member.verdict, MemberVerdict::EmptyImposter | MemberVerdict::Removed(_))
+}
+
+/// A member that is of this cluster answers linearizable reads.
 fn quorum_answers(inventory: &Inventory, members: &[Member]) -> bool {
     inventory.hosts.iter().any(|host| {
         let quorum = host.etcd_live.known().and_then(|l| l.quorum.known()) == Some(&true);
-        let real = members.iter().any(|m| m.host == host.id && m.verdict != MemberVerdict::EmptyImposter);
-        quorum && real
+        quorum && members.iter().any(|m| m.host == host.id && is_real(m))
     })
 }
 
@@ -82,7 +87,9 @@ fn with_quorum(members: &[Member], voters: &[Voter]) -> EtcdVerdict {
         return EtcdVerdict::Healthy;
     }
     // nobody is left to replace a single member's data from
-    if voters.len() == 1 && members.iter().any(|m| m.verdict.is_lost()) {
+    if let [only] = voters
+        && members.iter().any(|m| m.verdict.is_lost() && Some(&m.host) == only.host.as_ref())
+    {
         return EtcdVerdict::DataLost;
     }
     EtcdVerdict::QuorumHolds
@@ -103,6 +110,32 @@ fn all_there(members: &[Member], needed: usize) -> EtcdVerdict {
 fn answers(inventory: &Inventory, host: &HostId) -> bool {
     let live = inventory.host(host).and_then(|h| h.etcd_live.known());
     live.is_some_and(|l| l.status.known().is_some())
+}
+
+/// Two clusters, each with a quorum: hosts given up for lost came back together, with the cluster as it was.
+fn two_clusters(inventory: &Inventory, members: &[Member]) -> Option<String> {
+    let healthy =
+        |host: &HostId| members.iter().any(|m| &m.host == host && m.verdict == MemberVerdict::Healthy);
+    let status = |h: &HostFacts| h.etcd_live.known().and_then(|l| l.status.known()).cloned();
+    let of: Vec<(String, rekindle_model::MemberId)> = inventory
+        .hosts
+        .iter()
+        .filter(|h| healthy(&h.id))
+        .filter_map(|h| status(h).map(|s| (format!("{} (revision {})", h.id, s.revision), s.cluster_id)))
+        .collect();
+    let (_, first) = of.first()?;
+    let (one, other): (Vec<_>, Vec<_>) = of.iter().partition(|(_, id)| id == first);
+    let names = |of: &[&(String, rekindle_model::MemberId)]| {
+        of.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    (!other.is_empty()).then(|| {
+        format!(
+            "two clusters answer, each with a quorum of its own: {}; and {}. Switch off the hosts of the one that is not \
+             to be kept, and give each of them with --lost; they are added again one after the other",
+            names(&one),
+            names(&other)
+        )
+    })
 }
 
 /// A CORRUPT alarm means that members differ, and nothing read here says which one is right.
@@ -153,12 +186,9 @@ fn voter(inventory: &Inventory, member: &EtcdMember) -> Voter {
     Voter { name, host: host.map(|h| h.id.clone()) }
 }
 
-/// Hosts whose store is not an imposter's.
+/// Hosts whose store is this cluster's.
 fn real<'a>(inventory: &'a Inventory, members: &'a [Member]) -> impl Iterator<Item = &'a HostFacts> {
-    inventory
-        .hosts
-        .iter()
-        .filter(|h| members.iter().any(|m| m.host == h.id && m.verdict != MemberVerdict::EmptyImposter))
+    inventory.hosts.iter().filter(|h| members.iter().any(|m| m.host == h.id && is_real(m)))
 }
 
 fn live_list(inventory: &Inventory, members: &[Member]) -> Option<Vec<EtcdMember>> {

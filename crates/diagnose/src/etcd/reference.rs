@@ -157,6 +157,19 @@ fn falls_short(own: &Store, other: &Store) -> bool {
     }
 }
 
+/// The run that restored the cluster that `other` is of to above everything `host`'s store has: that one is of the cluster
+/// as it was before.
+pub(crate) fn left_behind(inventory: &Inventory, host: &HostFacts, other: &HostFacts) -> Option<Evidence> {
+    let (own, other) = (live(host)?, live(other)?);
+    let between = |raised: i64| own.revision < raised && raised <= other.revision;
+    let run = inventory.earlier_runs.iter().find(|run| between(run.raised_to_revision))?;
+    let text = format!(
+        "restored the cluster at revision {}; {} is at {}, {} at {}",
+        run.raised_to_revision, other.evidence.source, other.revision, own.evidence.source, own.revision
+    );
+    Some(Evidence { source: format!("run {}", run.id), text })
+}
+
 /// The highest revision an earlier run saw, when this host's store of the same cluster is below it.
 pub(crate) fn went_backwards(inventory: &Inventory, host: &HostFacts) -> Option<(Evidence, Evidence)> {
     let own = live(host)?;
