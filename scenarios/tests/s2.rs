@@ -2,7 +2,7 @@
 //! snapshot and the survivor.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
-use scenarios::{Cluster, STOP_ALL, THREE};
+use scenarios::{Cluster, STOP_ALL, THREE, codes};
 use testbed::set::Kind;
 
 /// `early` is in the snapshot, `late` only in etcd.
@@ -60,39 +60,25 @@ fn three_disks_lost() {
     members_agree(&cluster);
 }
 
-// Two hosts are given up: restored on the one that is left, and the others are named as still to be added. Then one comes
-// back after all, with its old data: it joins the new cluster as a learner, and so does the other one.
-#[test]
-fn two_hosts_lost_and_added_again() {
+/// Two hosts are given up, and the data is restored on the one that is left.
+fn two_given_up() -> Cluster {
     let (cluster, backup) = cluster();
-    cluster.set.host("cp2").unwrap().power_cut().unwrap();
-    cluster.set.host("cp3").unwrap().power_cut().unwrap();
+    for host in ["cp2", "cp3"] {
+        cluster.set.host(host).unwrap().power_cut().unwrap();
+    }
     std::thread::sleep(std::time::Duration::from_secs(3));
-    let args = ["--snapshot", &backup, "--lost", "root@cp2", "--lost", "root@cp3"];
-    let called =
-        cluster.from_outside("recover", &["cp1"], &[&args[..], &["--yes", "-o", "json"]].concat()).unwrap();
-    let report = called.expect(0).unwrap().json().unwrap();
+    let args = ["--snapshot", &backup, "--lost", "root@cp2", "--lost", "root@cp3", "--yes", "-o", "json"];
+    let report = cluster.from_outside("recover", &["cp1"], &args).unwrap().expect(0).unwrap().json().unwrap();
     let left = report["leftToDo"].to_string();
     assert!(left.contains("cp2") && left.contains("cp3"), "the lost hosts are not named: {left}");
-    let found = cluster
-        .set
-        .kubectl_ok(&[
-            "--server",
-            "https://10.77.0.11:6443",
-            "get",
-            "configmaps",
-            "-n",
-            "default",
-            "-o",
-            "name",
-        ])
-        .unwrap();
+    let server = ["--server", "https://10.77.0.11:6443", "get", "configmaps", "-n", "default", "-o", "name"];
+    let found = cluster.set.kubectl_ok(&server).unwrap();
     assert!(found.contains("configmap/early") && found.contains("configmap/late"), "{found}");
-    for (back, hosts) in [("cp2", &THREE[..2]), ("cp3", &THREE[..])] {
-        cluster.set.host(back).unwrap().boot().unwrap();
-        let report = cluster.recover_from_outside(hosts, &[]).unwrap();
-        assert!(report["restoredRevision"].is_null(), "data was restored for a member that only had to join");
-    }
+    cluster
+}
+
+/// The lost hosts have joined, and brought nothing of the history they had alone.
+fn all_are_back(cluster: &Cluster) {
     cluster.assert_works("after").unwrap();
     for mark in ["early", "late"] {
         assert!(
@@ -100,5 +86,42 @@ fn two_hosts_lost_and_added_again() {
             "{mark} is gone: the old members' history came back with them"
         );
     }
-    members_agree(&cluster);
+    members_agree(cluster);
+}
+
+fn joined(cluster: &Cluster, hosts: &[&str]) {
+    let report = cluster.recover_from_outside(hosts, &[]).unwrap();
+    assert!(report["restoredRevision"].is_null(), "data was restored for a member that only had to join");
+}
+
+// Two hosts are gone for good: restored on the one that is left, and the others are named as still to be added. Then one
+// comes back after all, with its old data: it joins the new cluster as a learner, and so does the other one.
+#[test]
+fn two_hosts_lost_and_added_again() {
+    let cluster = two_given_up();
+    for (back, hosts) in [("cp2", &THREE[..2]), ("cp3", &THREE[..])] {
+        cluster.set.host(back).unwrap().boot().unwrap();
+        joined(&cluster, hosts);
+    }
+    all_are_back(&cluster);
+}
+
+// Both come back at once. Together they are a quorum of the cluster as it was, and serve it beside the restored one: two
+// clusters under one name. They are known by the run that left them behind, and join the new one.
+#[test]
+fn two_lost_hosts_return_together() {
+    let cluster = two_given_up();
+    for host in ["cp2", "cp3"] {
+        cluster.set.host(host).unwrap().boot().unwrap();
+    }
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(90);
+    while cluster.hash_kv(&["cp2", "cp3"]).is_err() {
+        assert!(std::time::Instant::now() < until, "the old members do not serve");
+        std::thread::sleep(std::time::Duration::from_secs(1));
+    }
+    let check = cluster.from_outside("check", &THREE, &["-o", "json"]).unwrap().expect(3).unwrap();
+    let found = codes(&check.json().unwrap());
+    assert!(found.iter().any(|code| code == "RK-E10"), "not named: {found:?}");
+    joined(&cluster, &THREE);
+    all_are_back(&cluster);
 }
