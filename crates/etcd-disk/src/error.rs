@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::segment::GapCause;
+
 /// A failure of this crate, naming the file it is about.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -96,6 +98,52 @@ pub enum Error {
         index: u64,
         /// Why.
         reason: String,
+    },
+    /// A segment of the change stream is damaged or none.
+    #[error("{}: not a whole segment, at byte {offset}", path.display())]
+    Segment {
+        /// The segment.
+        path: PathBuf,
+        /// Where in it, bytes.
+        offset: u64,
+        /// What is wrong there.
+        #[source]
+        source: SegmentFault,
+    },
+    /// Segments that are not parts of one stream.
+    #[error("{}: not of the same stream as {}: {what}", path.display(), other.display())]
+    Mixed {
+        /// A segment.
+        path: PathBuf,
+        /// One that came before it.
+        other: PathBuf,
+        /// In what they differ.
+        what: String,
+    },
+    /// The point in time asked for cannot be reached.
+    #[error("{asked} cannot be restored from {}", base.display())]
+    Point {
+        /// The target.
+        asked: String,
+        /// The snapshot to restore from.
+        base: PathBuf,
+        /// Why, and what is nearest.
+        #[source]
+        source: PointFault,
+    },
+    /// The rebuilt store is not the one that the cluster had.
+    #[error(
+        "the rebuilt store is wrong: HashKV {computed:08x} at revision {revision} (compact revision {compact_revision}), the cluster answered {answered:08x}"
+    )]
+    Proof {
+        /// The sample's revision.
+        revision: i64,
+        /// The sample's compact revision.
+        compact_revision: i64,
+        /// The member's answer.
+        answered: u32,
+        /// From the rows.
+        computed: u32,
     },
     /// A worker thread died; a bug, reported instead of a crash.
     #[error("a worker thread died while {0}")]
@@ -210,5 +258,94 @@ pub enum WalFault {
         found: u64,
         /// The one before it.
         last: u64,
+    },
+}
+
+/// What is wrong at a place in a segment of the change stream.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SegmentFault {
+    /// Not a segment.
+    #[error("it does not begin as a segment does")]
+    Magic,
+    /// A checksum that does not fit, with a good frame behind it.
+    #[error("checksum {actual:08x}, recorded {expected:08x}")]
+    Crc {
+        /// From the frame.
+        expected: u32,
+        /// Computed.
+        actual: u32,
+    },
+    /// A kind of frame that the format does not have.
+    #[error("a frame of the unknown kind {0}")]
+    Kind(u8),
+    /// A frame whose body breaks the format.
+    #[error("a bad frame: {0}")]
+    Body(&'static str),
+    /// A row that etcd would not have written.
+    #[error("a bad row")]
+    Row(#[source] RowFault),
+    /// A revision out of its order.
+    #[error("revision {found} where change {sub} of revision {expected} is due")]
+    Order {
+        /// The revision found.
+        found: i64,
+        /// The one that is due.
+        expected: i64,
+        /// The sub revision that is due.
+        sub: u32,
+    },
+    /// The digest at its end does not fit.
+    #[error("its sha256 does not fit its bytes")]
+    Sha256,
+    /// Appending something that the format cannot hold.
+    #[error("cannot be written: {0}")]
+    Unwritable(&'static str),
+}
+
+/// Why a point in time cannot be reached.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PointFault {
+    /// Revisions between the snapshot and the target are in no segment.
+    #[error(
+        "revisions {first} to {last} are missing{}; the nearest point before is revision {before}, behind them only a snapshot of revision {last} or later leads",
+        cause.map(|cause| format!(" ({cause})")).unwrap_or_default()
+    )]
+    Gap {
+        /// The first missing revision.
+        first: i64,
+        /// The last missing revision.
+        last: i64,
+        /// The newest revision that can be restored.
+        before: i64,
+        /// Why they are missing, if the watcher said so.
+        cause: Option<GapCause>,
+    },
+    /// The snapshot is newer than the target.
+    #[error("the snapshot has revision {base}, which is newer; an earlier snapshot is needed")]
+    BeforeBase {
+        /// The snapshot's revision.
+        base: i64,
+    },
+    /// The target is before all that the segments tell the time of.
+    #[error("the earliest time known is {earliest_ms} ms (revision {revision}); an earlier segment is needed")]
+    BeforeStream {
+        /// The earliest time told, ms since the Unix epoch.
+        earliest_ms: i64,
+        /// The revision then.
+        revision: i64,
+    },
+    /// The target is behind the end of the segments.
+    #[error("the stream ends with revision {last}{}", until_ms.map(|ms| format!(", known to {ms} ms")).unwrap_or_default())]
+    BehindEnd {
+        /// The newest revision of snapshot and segments.
+        last: i64,
+        /// The time up to which nothing newer was there, ms since the Unix epoch.
+        until_ms: Option<i64>,
+    },
+    /// The segments tell another history than the snapshot.
+    #[error("the segments have other rows at revision {revision} than the snapshot: another history")]
+    OtherHistory {
+        /// The snapshot's newest row's revision.
+        revision: i64,
     },
 }

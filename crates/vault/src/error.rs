@@ -95,6 +95,12 @@ pub enum Error {
         /// The limit.
         max_bytes: u64,
     },
+    /// No manifest of a number.
+    #[error("there is no {object}")]
+    NoManifest {
+        /// The object.
+        object: String,
+    },
     /// A manifest that is not one.
     #[error("{object} is no manifest")]
     Manifest {

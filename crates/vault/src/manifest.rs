@@ -284,8 +284,8 @@ impl Manifest {
         {
             return Some(format!("{:?} is not the name of a {}", part.name, kind.folder()));
         }
-        if self.before.as_ref().is_some_and(|before| before.sequence >= self.sequence) {
-            return Some("the manifest before it comes after it".into());
+        if self.before.as_ref().map_or(0, |before| before.sequence).checked_add(1) != Some(self.sequence) {
+            return Some("it does not name the manifest before it".into());
         }
         match &self.content {
             Content::Segment(s) if s.first_revision < 1 || s.first_revision > s.last_revision => {
