@@ -327,7 +327,9 @@ pub enum PointFault {
         base: i64,
     },
     /// The target is before all that the segments tell the time of.
-    #[error("the earliest time known is {earliest_ms} ms (revision {revision}); an earlier segment is needed")]
+    #[error(
+        "the earliest time known is {earliest_ms} ms (revision {revision}); an earlier segment is needed"
+    )]
     BeforeStream {
         /// The earliest time told, ms since the Unix epoch.
         earliest_ms: i64,

@@ -5,9 +5,9 @@
 //! row of each key that is alive there. Nothing is left out if there is no such key; a tombstone exactly at the
 //! compact revision never counts. Source: `kvHasher` and `keyIndex.keep` in etcd `server/storage/mvcc`.
 //!
-//! Whether a row up to the compact revision counts is known only when later rows have been seen. So those rows are
-//! hashed one by one and joined at the end: CRCs of neighbours combine without the bytes (`Joiner`), and one pass
-//! over the rows is enough.
+//! Whether a row up to the compact revision counts is known only when later rows have been seen. So one CRC runs over
+//! all rows, and what it was before and after a row gives the row's own: CRCs of neighbours combine without the bytes
+//! (`Joiner`). Those that count are joined at the end, and one pass over the rows is enough (`scan.rs`).
 
 /// A HashKV with what it was computed for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 //! fingerprint is 128 bits of two SipHashes with random keys, so that no file can be made whose keys collide, and two
 //! of 2^32 keys do so by chance with a probability below 2^-64.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 
 use crate::snapshot::GroupFn;
@@ -23,6 +23,16 @@ pub(crate) struct LiveIndex<'a> {
 struct LiveKey {
     ordinal: u32,
     group: u32,
+    crc: RowCrc,
+    lease: i64,
+}
+
+/// The CRC over all rows before and after a row, and the row's length.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct RowCrc {
+    pub(crate) before: u32,
+    pub(crate) after: u32,
+    pub(crate) len: u32,
 }
 
 /// Fingerprints are random already.
@@ -65,14 +75,14 @@ impl<'a> LiveIndex<'a> {
         half(&self.fingerprints.0) << 64 | half(&self.fingerprints.1)
     }
 
-    /// The row number `ordinal` wrote the key.
-    pub(crate) fn put(&mut self, key: &[u8], ordinal: u32) {
+    /// The row number `ordinal` wrote the key, with a lease or 0.
+    pub(crate) fn put(&mut self, key: &[u8], ordinal: u32, lease: i64, crc: RowCrc) {
         let fingerprint = self.fingerprint(key);
         if let Some(live) = self.keys.get_mut(&fingerprint) {
-            live.ordinal = ordinal;
+            *live = LiveKey { ordinal, lease, crc, ..*live };
         } else {
             let group = self.group_of(key);
-            self.keys.insert(fingerprint, LiveKey { ordinal, group });
+            self.keys.insert(fingerprint, LiveKey { ordinal, group, crc, lease });
         }
     }
 
@@ -96,9 +106,27 @@ impl<'a> LiveIndex<'a> {
         self.keys.len()
     }
 
-    /// Ordinals of the newest row of each live key, in no order.
-    pub(crate) fn ordinals(&self) -> impl Iterator<Item = u32> {
-        self.keys.values().map(|live| live.ordinal)
+    /// Ordinals of the newest row of each live key but one, in no order.
+    pub(crate) fn ordinals_but(&self, key: &[u8]) -> impl Iterator<Item = u32> {
+        let left_out = self.fingerprint(key);
+        self.keys.iter().filter(move |(key, _)| **key != left_out).map(|(_, live)| live.ordinal)
+    }
+
+    pub(crate) fn contains(&self, key: &[u8]) -> bool {
+        self.keys.contains_key(&self.fingerprint(key))
+    }
+
+    /// The newest rows of live keys among the first `rows` rows, in order.
+    pub(crate) fn rows_before(&self, rows: u32) -> Vec<RowCrc> {
+        let kept = self.keys.values().filter(|live| live.ordinal < rows);
+        let mut kept: Vec<(u32, RowCrc)> = kept.map(|live| (live.ordinal, live.crc)).collect();
+        kept.sort_unstable_by_key(|(ordinal, _)| *ordinal);
+        kept.into_iter().map(|(_, crc)| crc).collect()
+    }
+
+    /// The leases that live keys name.
+    pub(crate) fn leases(&self) -> BTreeSet<i64> {
+        self.keys.values().map(|live| live.lease).filter(|lease| *lease != 0).collect()
     }
 
     /// Live keys by group; the empty key is in none.

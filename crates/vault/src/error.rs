@@ -18,7 +18,9 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A cluster's or writer's name that could not be part of an object's name.
-    #[error("{name:?} is no name for a {what}: 1 to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit")]
+    #[error(
+        "{name:?} is no name for a {what}: 1 to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit"
+    )]
     Name {
         /// `cluster` or `writer`.
         what: &'static str,
@@ -33,10 +35,12 @@ pub enum Error {
         /// The object.
         object: String,
         /// The store's answer.
-        source: object_store::Error,
+        source: Box<object_store::Error>,
     },
     /// The store lets one writer overwrite another's object.
-    #[error("{url} does not honour conditional puts: it replaced an object that was to be created only if absent")]
+    #[error(
+        "{url} does not honour conditional puts: it replaced an object that was to be created only if absent"
+    )]
     NoConditionalPut {
         /// The vault.
         url: String,
@@ -179,7 +183,7 @@ pub enum Error {
         /// The object.
         object: String,
         /// Why.
-        source: age::DecryptError,
+        source: Box<age::DecryptError>,
     },
     /// A part could not be encrypted.
     #[error("cannot encrypt {object}")]
@@ -187,7 +191,7 @@ pub enum Error {
         /// The object.
         object: String,
         /// Why.
-        source: age::EncryptError,
+        source: Box<age::EncryptError>,
     },
     /// A part's content could not be read: zstd or the stream in age is broken.
     #[error("cannot read the content of {object}")]
@@ -203,7 +207,7 @@ pub enum Error {
         /// The object.
         object: String,
         /// Why.
-        source: etcd_disk::Error,
+        source: Box<etcd_disk::Error>,
     },
     /// A snapshot file is not what its caller verified.
     #[error("{} has changed since it was verified", path.display())]

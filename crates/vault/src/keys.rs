@@ -88,8 +88,10 @@ impl SigningKey {
             .map_err(std::io::Error::other)
             .map_err(local("draw random bytes for"))?;
         let key = ed25519_dalek::SigningKey::from_bytes(&seed);
-        let pem =
-            key.to_pkcs8_pem(LineEnding::LF).map_err(std::io::Error::other).map_err(local("encode a key for"))?;
+        let pem = key
+            .to_pkcs8_pem(LineEnding::LF)
+            .map_err(std::io::Error::other)
+            .map_err(local("encode a key for"))?;
         let mut file = std::fs::OpenOptions::new()
             .write(true)
             .create_new(true)

@@ -11,15 +11,14 @@ use std::sync::atomic::AtomicU64;
 use boltfile::Writer;
 
 use super::cluster::{NewCluster, member_json};
+use super::tail::Tail;
 use super::{Form, RestoreOptions, RestoredDb};
 use crate::bucket;
 use crate::copy::copy_bucket;
-use crate::error::{Error, Result, RowFault, SnapshotFault};
+use crate::error::{Error, Result, SnapshotFault};
 use crate::facts::{Alarm, AlarmKind, StoreFacts, for_each_entry, parse_alarm, read_facts};
 use crate::files;
-use crate::hashkv::HashKv;
 use crate::rows::{Revision, row_key};
-use crate::scan::{RowScan, Scanned};
 use crate::snapshot::SnapshotFile;
 use crate::wal;
 
@@ -51,9 +50,9 @@ pub fn write_db(
     let io = |source| Error::Io { path: out.to_owned(), action: "create it", source };
     let file = files::create_private(out).map_err(io)?;
     let mut job = Job { source, cluster, options, out, progress, read: 0, told: 0 };
-    let written = match form {
-        Form::Exact => job.refuse_corrupt().and_then(|_| job.copy_exact(file)),
-        form => job.rewrite(file, form),
+    let written = match (form, options.changes) {
+        (Form::Exact, None) => job.refuse_corrupt().and_then(|_| job.copy_exact(file)),
+        _ => job.rewrite(file, form),
     };
     // nothing half-written is left; that it could not be removed would only hide why it was to be
     let restored = written.inspect_err(|_| drop(std::fs::remove_file(out)))?;
@@ -69,14 +68,6 @@ pub(super) struct Job<'a> {
     pub(super) progress: &'a mut dyn FnMut(u64, u64),
     read: u64,
     told: u64,
-}
-
-/// What the rows came to.
-struct Rows<'a> {
-    scanned: Scanned<'a>,
-    written: u64,
-    revision: i64,
-    hash_kv: HashKv,
 }
 
 impl<'a> Job<'a> {
@@ -95,10 +86,14 @@ impl<'a> Job<'a> {
     }
 
     fn write(&mut self, file: File, form: Form, facts: &StoreFacts) -> Result<RestoredDb> {
-        let plan = match form {
-            Form::Bumped { to_revision } => Some(self.survivors(facts, |_| Some(to_revision))?),
+        let tail = self.options.changes.map(|changes| Tail::plan(changes, self.source, facts)).transpose()?;
+        let mut plan = match form {
+            Form::Bumped { to_revision } => {
+                Some(self.survivors(facts, tail.as_ref(), |_| Some(to_revision))?)
+            }
             Form::BumpedBy { revisions } => {
-                Some(self.survivors(facts, |revision| revision.checked_add_unsigned(revisions))?)
+                let raise = |revision: i64| revision.checked_add_unsigned(revisions);
+                Some(self.survivors(facts, tail.as_ref(), raise)?)
             }
             _ => None,
         };
@@ -110,19 +105,31 @@ impl<'a> Job<'a> {
             match name.as_slice() {
                 b"alarm" => cleared = self.alarms(&mut writer)?,
                 b"key" => {
-                    rows = Some(match (form, &plan) {
-                        (_, Some(plan)) => self.bumped_rows(&mut writer, plan)?,
-                        (Form::StockBump { bump_revision }, _) => {
-                            self.all_rows(&mut writer, facts, bump_revision)?
+                    rows = Some(match (form, plan.take(), &tail) {
+                        (_, Some(plan), tail) => self.bumped_rows(&mut writer, plan, tail.as_ref())?,
+                        (Form::StockBump { bump_revision }, None, None) => {
+                            self.stock_rows(&mut writer, facts, bump_revision)?
                         }
-                        _ => return self.source.fault(SnapshotFault::NoBucket(bucket::KEY)),
+                        (Form::Exact, None, Some(tail)) => self.exact_rows(&mut writer, facts, tail)?,
+                        _ => {
+                            return self
+                                .refuse("changes are replayed in the exact or the bumped form".into());
+                        }
                     });
+                }
+                b"lease" if tail.is_some() => {
+                    if let (Some(tail), Some(rows)) = (&tail, &mut rows) {
+                        self.leases(&mut writer, tail, rows)?;
+                    }
                 }
                 b"members" => self.members(&mut writer)?,
                 b"members_removed" => {
                     writer.bucket(&name).map_err(|e| self.write_error(e))?;
                 }
-                b"meta" => self.meta(&mut writer, form, rows.as_ref().map(|rows| rows.revision))?,
+                b"meta" => {
+                    let raised = rows.as_ref().filter(|_| form != Form::Exact).map(|rows| rows.revision);
+                    self.meta(&mut writer, form, raised)?;
+                }
                 _ => copy_bucket(self.source.bolt(), self.source.path(), &mut writer, self.out, &name)?,
             }
         }
@@ -130,28 +137,18 @@ impl<'a> Job<'a> {
         self.refuse_above_quota(finished.bytes, &cleared)?;
         self.sync(&finished.file)?;
         let Some(rows) = rows else { return self.source.fault(SnapshotFault::NoBucket(bucket::KEY)) };
-        Ok(self.restored(rows, plan, finished.bytes, cleared))
-    }
-
-    fn restored(
-        &self,
-        rows: Rows<'_>,
-        plan: Option<Survivors<'_>>,
-        bytes: u64,
-        cleared_alarms: Vec<Alarm>,
-    ) -> RestoredDb {
-        let scanned = plan.map_or(rows.scanned, |plan| plan.scanned);
-        RestoredDb {
-            bytes,
+        Ok(RestoredDb {
+            bytes: finished.bytes,
             sha256_checked: self.source.has_trailer(),
             revision: rows.revision,
-            compact_revision: rows.revision,
+            compact_revision: rows.compact_revision,
             hash_kv: rows.hash_kv,
             rows: rows.written,
-            live_keys: scanned.live.len() as u64,
-            groups: scanned.live.groups(),
-            cleared_alarms,
-        }
+            live_keys: rows.live_keys,
+            groups: rows.groups,
+            cleared_alarms: cleared,
+            reached: rows.reached,
+        })
     }
 
     /// The source's buckets and those a founding member needs, in byte order.
@@ -163,6 +160,9 @@ impl<'a> Job<'a> {
         }
         for needed in [bucket::CLUSTER, bucket::MEMBERS, bucket::MEMBERS_REMOVED, bucket::META] {
             names.insert(needed.as_bytes().to_vec());
+        }
+        if self.options.changes.is_some() {
+            names.insert(bucket::LEASE.as_bytes().to_vec());
         }
         Ok(names)
     }
@@ -202,7 +202,7 @@ impl<'a> Job<'a> {
         ))
     }
 
-    fn refuse<T>(&self, reason: String) -> Result<T> {
+    pub(super) fn refuse<T>(&self, reason: String) -> Result<T> {
         Err(Error::Refused { path: self.source.path().to_owned(), reason })
     }
 
@@ -210,110 +210,13 @@ impl<'a> Job<'a> {
         Error::Bolt { path: self.out.to_owned(), source }
     }
 
-    fn advance(&mut self, bytes: usize) {
+    pub(super) fn advance(&mut self, bytes: usize) {
         self.read += bytes as u64;
         if self.read - self.told > PROGRESS_STEP_BYTES {
             self.told = self.read;
             let total = self.source.db_bytes();
             (self.progress)(self.read.min(total), total);
         }
-    }
-
-    /// All rows, and stock's row at the raised revision.
-    fn all_rows(&mut self, writer: &mut Writer, facts: &StoreFacts, bump: u64) -> Result<Rows<'a>> {
-        // the compact revision is known only after the last row: until then every row counts as older
-        let mut scan = RowScan::new(i64::MAX, None, self.options.group);
-        let mut out = writer.bucket(bucket::KEY.as_bytes()).map_err(|e| self.write_error(e))?;
-        let source = self.source;
-        let rows = source.bolt().bucket(bucket::KEY.as_bytes()).map_err(|e| source.bolt_error(e))?;
-        if let Some(rows) = rows {
-            let mut cursor = rows.cursor();
-            while let Some((key, value)) = cursor.next().map_err(|e| source.bolt_error(e))? {
-                scan.row(key, value).map_err(|fault| source.row_error(key, fault))?;
-                out.put(key, value).map_err(|e| self.write_error(e))?;
-                self.advance(key.len() + value.len());
-            }
-        }
-        let revision = self.bumped_revision(scan.last_main(), bump, facts.revision(scan.last_main()))?;
-        let key = row_key(Revision { main: revision, sub: 0 });
-        scan.row(&key, &[]).map_err(|fault| source.row_error(&key, fault))?;
-        out.put(&key, &[]).map_err(|e| self.write_error(e))?;
-        let scanned = scan.finish(revision);
-        let hash_kv = HashKv { compact_revision: revision, ..scanned.hash_kv };
-        Ok(Rows { written: u64::from(scanned.rows), scanned, revision, hash_kv })
-    }
-
-    /// Stock adds the bump to the newest row's revision, and so does this; but a store whose compact revision is
-    /// higher (an earlier raise, say) must not be lowered.
-    fn bumped_revision(&self, last_main: i64, bump: u64, revision: i64) -> Result<i64> {
-        let raised = i64::try_from(bump).ok().and_then(|bump| last_main.checked_add(bump));
-        match raised {
-            Some(raised) if raised > revision && raised < i64::MAX => Ok(raised),
-            _ => self.refuse(format!(
-                "a bump of {bump} over revision {last_main} does not lead above the store's revision {revision}"
-            )),
-        }
-    }
-
-    /// Which rows survive a compaction at the revision that `raise` makes of the store's: the newest of each live key.
-    fn survivors(
-        &mut self,
-        facts: &StoreFacts,
-        raise: impl FnOnce(i64) -> Option<i64>,
-    ) -> Result<Survivors<'a>> {
-        let source = self.source;
-        let mut scan = RowScan::without_hash(self.options.group);
-        let rows = source.bolt().bucket(bucket::KEY.as_bytes()).map_err(|e| source.bolt_error(e))?;
-        if let Some(rows) = rows {
-            let mut cursor = rows.cursor();
-            while let Some((key, value)) = cursor.next().map_err(|e| source.bolt_error(e))? {
-                scan.row(key, value).map_err(|fault| source.row_error(key, fault))?;
-                self.advance(key.len() + value.len());
-            }
-        }
-        let revision = facts.revision(scan.last_main());
-        let to_revision = raise(revision).unwrap_or(i64::MAX);
-        if to_revision <= revision || to_revision == i64::MAX {
-            return self.refuse(format!(
-                "the revision to raise to, {to_revision}, is not above its own, {revision}"
-            ));
-        }
-        let mut scanned = scan.finish(revision);
-        // an earlier raise left an empty key, which the new one replaces
-        scanned.live.remove(b"");
-        let mut keep = vec![false; scanned.rows as usize];
-        for ordinal in scanned.live.ordinals() {
-            if let Some(kept) = keep.get_mut(ordinal as usize) {
-                *kept = true;
-            }
-        }
-        scanned.live.put(b"", scanned.rows);
-        Ok(Survivors { scanned, keep, to_revision })
-    }
-
-    fn bumped_rows(&mut self, writer: &mut Writer, plan: &Survivors<'_>) -> Result<Rows<'a>> {
-        let (source, to_revision) = (self.source, plan.to_revision);
-        let mut scan = RowScan::new(-1, None, None);
-        let mut out = writer.bucket(bucket::KEY.as_bytes()).map_err(|e| self.write_error(e))?;
-        let rows = source.bolt().bucket(bucket::KEY.as_bytes()).map_err(|e| source.bolt_error(e))?;
-        if let Some(rows) = rows {
-            let mut cursor = rows.cursor();
-            let mut keep = plan.keep.iter();
-            while let Some((key, value)) = cursor.next().map_err(|e| source.bolt_error(e))? {
-                // a file that grows rows between two passes is not the one that was verified
-                let kept = keep.next().ok_or_else(|| source.row_error(key, RowFault::TooMany))?;
-                if *kept {
-                    scan.hash_only(key, value).map_err(|fault| source.row_error(key, fault))?;
-                    out.put(key, value).map_err(|e| self.write_error(e))?;
-                }
-            }
-        }
-        let key = row_key(Revision { main: to_revision, sub: 0 });
-        scan.hash_only(&key, &[]).map_err(|fault| source.row_error(&key, fault))?;
-        out.put(&key, &[]).map_err(|e| self.write_error(e))?;
-        let scanned = scan.finish(to_revision);
-        let hash_kv = HashKv { compact_revision: to_revision, ..scanned.hash_kv };
-        Ok(Rows { written: u64::from(scanned.rows), scanned, revision: to_revision, hash_kv })
     }
 
     pub(super) fn members(&self, writer: &mut Writer) -> Result<()> {
@@ -372,11 +275,4 @@ impl<'a> Job<'a> {
         }
         Ok(())
     }
-}
-
-struct Survivors<'a> {
-    scanned: Scanned<'a>,
-    /// By ordinal: the row is written.
-    keep: Vec<bool>,
-    to_revision: i64,
 }

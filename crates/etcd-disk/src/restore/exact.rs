@@ -37,6 +37,7 @@ impl Job<'_> {
             live_keys: verified.live_keys,
             groups: verified.groups,
             cleared_alarms,
+            reached: None,
         })
     }
 

@@ -2,7 +2,8 @@
 //! its own.
 //!
 //! - `cluster.rs`: who the members will be, and their ids.
-//! - `db.rs`: the new database, in one of three [`Form`]s; `exact.rs`: the one that is copied.
+//! - `db.rs`: the new database, in one of three [`Form`]s; `exact.rs`: the one that is copied; `rows.rs`: the others' rows.
+//! - `tail.rs`: the changes replayed behind the snapshot's rows, and what proves them.
 //! - `member.rs`: a member's folder around it: `member/snap/{db,*.snap}`, `member/wal`.
 //!
 //! A founding cluster has voters only; a learner is added to the running cluster afterwards. The members of the
@@ -12,6 +13,8 @@ pub(crate) mod cluster;
 mod db;
 mod exact;
 mod member;
+mod rows;
+mod tail;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,9 +23,11 @@ pub use cluster::{NewCluster, NewMember};
 pub use db::write_db;
 pub use member::{DbFrom, write_member};
 
+use crate::changes::Changes;
 use crate::error::{Error, Result};
 use crate::facts::Alarm;
 use crate::hashkv::HashKv;
+use crate::segment::HashSample;
 use crate::snapshot::{GroupFn, SnapshotFile};
 
 /// What becomes of the rows and the revision.
@@ -59,6 +64,30 @@ pub struct RestoreOptions<'a> {
     pub allow_corrupt_alarm: bool,
     /// Counts live keys by group.
     pub group: Option<GroupFn<'a>>,
+    /// Replayed behind the snapshot, up to their point in time.
+    pub changes: Option<&'a Changes>,
+}
+
+/// The point in time that was reached by replaying changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reached {
+    /// The snapshot's revision.
+    pub from_revision: i64,
+    /// The revision restored.
+    pub revision: i64,
+    /// When it was received, ms since the Unix epoch; `None` if it is the snapshot's.
+    pub received_ms: Option<i64>,
+    /// When the revision behind it was received: the state restored was surely over by then.
+    pub next_received_ms: Option<i64>,
+    /// Rows replayed.
+    pub rows_added: u64,
+    /// The member's answer that equals the HashKV of the rows; `None`: there is none at or behind the point, so nothing
+    /// but the snapshot is proved.
+    pub proof: Option<HashSample>,
+    /// Leases made that the snapshot did not have.
+    pub leases_added: u64,
+    /// Those among them of which no TTL is known; they have 60 s.
+    pub short_leases: Vec<i64>,
 }
 
 /// A database that was written, and what an etcd booted from it must answer.
@@ -82,6 +111,8 @@ pub struct RestoredDb {
     pub groups: BTreeMap<String, u64>,
     /// Alarms of the source that the new database does not have.
     pub cleared_alarms: Vec<Alarm>,
+    /// What replaying came to; `None` without [`RestoreOptions::changes`].
+    pub reached: Option<Reached>,
 }
 
 /// Where a member of this machine goes.
