@@ -1,0 +1,244 @@
+//! What can be restored: fulls and segments as timelines, with the revisions they reach and the gaps between. Pure.
+
+use crate::manifest::{Bundle, ClusterIdentity, Content, Full, Manifest, Segment, TimelineRef};
+use crate::names::{ClusterName, WriterName};
+use schemars::JsonSchema;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// All that a cluster's manifests say, in order.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct History {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// Its timelines, that of the newest full last.
+    pub timelines: Vec<Timeline>,
+    /// Bundles, oldest first.
+    pub bundles: Vec<Item<Bundle>>,
+}
+
+/// What a manifest is about, and the manifest.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Item<T> {
+    /// The manifest's sequence number.
+    pub sequence: u64,
+    /// Who wrote it.
+    pub writer: WriterName,
+    /// When, milliseconds since the Unix epoch.
+    pub written_ms: i64,
+    /// What it is about.
+    #[serde(flatten)]
+    pub content: T,
+}
+
+/// One history of revisions.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Timeline {
+    /// Its id, and where it forked.
+    #[serde(flatten)]
+    pub timeline: TimelineRef,
+    /// Fulls by revision.
+    pub fulls: Vec<Item<Full>>,
+    /// Segments by first revision.
+    pub segments: Vec<Item<Segment>>,
+    /// Revisions that can be restored.
+    pub restorable: Vec<Stretch>,
+    /// Revisions between that can't.
+    pub gaps: Vec<Gap>,
+}
+
+/// Revisions that can be restored: from a full's on, without a hole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Stretch {
+    /// A full's revision.
+    pub first_revision: i64,
+    /// The last revision that segments reach from there.
+    pub last_revision: i64,
+    /// When the full was taken, milliseconds since the Unix epoch.
+    pub first_ms: i64,
+    /// When the last revision was received (or the full taken), milliseconds since the Unix epoch.
+    pub last_ms: i64,
+}
+
+/// Revisions that were there once and can't be restored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Gap {
+    /// First of them.
+    pub first_revision: i64,
+    /// Last of them.
+    pub last_revision: i64,
+    /// When what comes before was current, milliseconds since the Unix epoch; none when nothing does.
+    pub after_ms: Option<i64>,
+    /// When what comes behind was current, milliseconds since the Unix epoch; none when nothing does.
+    pub before_ms: Option<i64>,
+}
+
+impl History {
+    /// From manifests in order.
+    pub fn new<'a>(cluster: &ClusterName, manifests: impl IntoIterator<Item = &'a Manifest>) -> Self {
+        let mut bundles = Vec::new();
+        let mut timelines: BTreeMap<&str, Timeline> = BTreeMap::new();
+        for manifest in manifests {
+            match &manifest.content {
+                Content::Full(full) => {
+                    of(&mut timelines, &full.timeline).fulls.push(Item::of(manifest, full));
+                }
+                Content::Segment(segment) => {
+                    of(&mut timelines, &segment.timeline).segments.push(Item::of(manifest, segment));
+                }
+                Content::Bundle(bundle) => bundles.push(Item::of(manifest, bundle)),
+                Content::Prune(_) => {}
+            }
+        }
+        let mut timelines: Vec<Timeline> = timelines.into_values().map(Timeline::finished).collect();
+        timelines.sort_by_key(Timeline::newest_ms);
+        Self { cluster: cluster.clone(), timelines, bundles }
+    }
+
+    /// The newest full.
+    pub fn newest_full(&self) -> Option<&Item<Full>> {
+        self.timelines.iter().flat_map(|t| &t.fulls).max_by_key(|full| full.content.taken_ms)
+    }
+
+    /// The timeline that a store of this identity, now at `revision`, belongs to: the newest one when it is of the
+    /// same cluster and not ahead of the store; else a new one that forked from it.
+    pub fn timeline_for(&self, identity: &ClusterIdentity, revision: i64) -> TimelineRef {
+        let newest = self.timelines.last();
+        let same = newest.filter(|t| {
+            t.identity().is_some_and(|i| i == identity) && t.highest_revision().is_none_or(|r| r <= revision)
+        });
+        match same {
+            Some(timeline) => timeline.timeline.clone(),
+            None => TimelineRef {
+                id: uuid::Uuid::now_v7().to_string(),
+                parent: newest.map(|t| t.timeline.id.clone()),
+                fork_revision: None,
+            },
+        }
+    }
+}
+
+impl<T: Clone> Item<T> {
+    fn of(manifest: &Manifest, content: &T) -> Self {
+        Self {
+            sequence: manifest.sequence,
+            writer: manifest.writer.clone(),
+            written_ms: manifest.written_ms,
+            content: content.clone(),
+        }
+    }
+}
+
+fn of<'a, 'm>(timelines: &'a mut BTreeMap<&'m str, Timeline>, of: &'m TimelineRef) -> &'a mut Timeline {
+    timelines.entry(&of.id).or_insert_with(|| Timeline {
+        timeline: of.clone(),
+        fulls: Vec::new(),
+        segments: Vec::new(),
+        restorable: Vec::new(),
+        gaps: Vec::new(),
+    })
+}
+
+impl Timeline {
+    fn newest_ms(&self) -> (i64, String) {
+        let fulls = self.fulls.iter().map(|full| full.content.taken_ms);
+        let segments = self.segments.iter().map(|segment| segment.content.last_ms);
+        (fulls.chain(segments).max().unwrap_or(i64::MIN), self.timeline.id.clone())
+    }
+
+    fn highest_revision(&self) -> Option<i64> {
+        let fulls = self.fulls.iter().map(|full| full.content.revision);
+        fulls.chain(self.segments.iter().map(|segment| segment.content.last_revision)).max()
+    }
+
+    fn identity(&self) -> Option<&ClusterIdentity> {
+        let full = self.fulls.last().map(|full| &full.content.identity);
+        full.or_else(|| self.segments.last().map(|segment| &segment.content.identity))
+    }
+
+    fn finished(mut self) -> Self {
+        self.fulls.sort_by_key(|full| (full.content.revision, full.sequence));
+        self.segments.sort_by_key(|s| (s.content.first_revision, -s.content.last_revision, s.sequence));
+        self.restorable = self.stretches();
+        self.gaps = self.found_gaps();
+        self
+    }
+
+    /// The segments that lead from `base` on, each reaching further than the one before.
+    pub fn segments_from(&self, base: i64) -> Vec<&Item<Segment>> {
+        let mut reached = base;
+        let mut path: Vec<&Item<Segment>> = Vec::new();
+        for segment in &self.segments {
+            let (first, last) = (segment.content.first_revision, segment.content.last_revision);
+            if first > reached.saturating_add(1) {
+                break;
+            }
+            if last > reached {
+                reached = last;
+                path.push(segment);
+            }
+        }
+        path
+    }
+
+    fn stretches(&self) -> Vec<Stretch> {
+        let mut stretches: Vec<Stretch> = Vec::new();
+        for full in &self.fulls {
+            let (revision, taken_ms) = (full.content.revision, full.content.taken_ms);
+            if stretches.last().is_some_and(|stretch| revision <= stretch.last_revision) {
+                continue;
+            }
+            let last =
+                self.segments_from(revision).last().map(|s| (s.content.last_revision, s.content.last_ms));
+            let (last_revision, last_ms) = last.unwrap_or((revision, taken_ms));
+            match stretches.last_mut() {
+                Some(before) if revision == before.last_revision.saturating_add(1) => {
+                    (before.last_revision, before.last_ms) = (last_revision, last_ms);
+                }
+                _ => stretches.push(Stretch {
+                    first_revision: revision,
+                    last_revision,
+                    first_ms: taken_ms,
+                    last_ms,
+                }),
+            }
+        }
+        stretches
+    }
+
+    fn found_gaps(&self) -> Vec<Gap> {
+        let mut gaps = Vec::new();
+        let mut before: Option<&Stretch> = None;
+        for stretch in &self.restorable {
+            if let Some(before) = before {
+                gaps.push(Gap {
+                    first_revision: before.last_revision + 1,
+                    last_revision: stretch.first_revision - 1,
+                    after_ms: Some(before.last_ms),
+                    before_ms: Some(stretch.first_ms),
+                });
+            }
+            before = Some(stretch);
+        }
+        // segments behind the last stretch are there, but no full leads to them
+        let end = before.map_or(0, |stretch| stretch.last_revision);
+        let highest = self.segments.iter().map(|segment| segment.content.last_revision).max();
+        if let Some(highest) = highest.filter(|highest| *highest > end) {
+            let (first_revision, after_ms) = match before {
+                Some(stretch) => (stretch.last_revision + 1, Some(stretch.last_ms)),
+                None => (self.segments.first().map_or(1, |s| s.content.first_revision), None),
+            };
+            gaps.push(Gap { first_revision, last_revision: highest, after_ms, before_ms: None });
+        }
+        gaps
+    }
+}
+
+#[cfg(test)]
+#[path = "history_tests.rs"]
+pub(crate) mod tests;

@@ -1,0 +1,212 @@
+//! Removing what retention does not keep: its record first, then manifests, then their parts.
+//!
+//! In that order a crash leaves no manifest without its part, and no hole in the chain that its record does not
+//! excuse. Within a run of neighbours the last goes first: what remains is always excused by the run's end.
+
+use crate::chain::{joined, removed};
+use crate::error::{Error, Result};
+use crate::history::History;
+use crate::manifest::{Content, Link, Manifest, Part, Prune};
+use crate::names::{self, PartKind};
+use crate::retention::{Kept, Proved, Retention, covers};
+use crate::vault::Loaded;
+use crate::verify::Fault;
+use crate::writer::Writer;
+use schemars::JsonSchema;
+use serde::Serialize;
+use std::collections::BTreeSet;
+
+/// A part without a manifest may still get one from the writer that uploads it; after this long it will not.
+const LEFT_BEHIND_MS: i64 = 24 * 3_600_000;
+
+/// What was removed, or would be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PruneReport {
+    /// The cluster.
+    pub cluster: crate::ClusterName,
+    /// Nothing was changed.
+    pub dry_run: bool,
+    /// What stays, and why.
+    pub kept: Vec<KeptBackup>,
+    /// What went.
+    pub removed: Vec<Removed>,
+    /// Parts that a crash left without a manifest, a day ago or earlier; they went too.
+    pub left_behind: Vec<String>,
+    /// What could not be removed (an object lock, missing rights) or was left alone, and why.
+    pub skipped: Vec<Fault>,
+    /// Bytes freed.
+    pub freed_bytes: u64,
+}
+
+/// A backup that stays.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KeptBackup {
+    /// Sequence number of its manifest.
+    pub sequence: u64,
+    /// Why.
+    pub reasons: Vec<String>,
+}
+
+/// A backup that goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Removed {
+    /// Sequence number of its manifest.
+    pub sequence: u64,
+    /// Its part; none for an earlier record of retention.
+    pub part: Option<String>,
+    /// Size of the part.
+    pub size_bytes: u64,
+}
+
+impl Writer {
+    /// Removes what `retention` does not keep at `now_ms`. Reads the newest full first, and older ones until one is
+    /// good: that one stays whatever the rules say.
+    ///
+    /// # Errors
+    /// [`Error::NoGoodFull`] when something would be removed and no full is good; [`Error::Store`] when the store can't
+    /// be read or the record not be written. What could not be removed is told in the report.
+    pub async fn prune(&self, retention: &Retention, now_ms: i64, dry_run: bool) -> Result<PruneReport> {
+        let vault = &self.vault;
+        let loaded = vault.load().await?;
+        let history = History::new(&vault.cluster, &loaded.manifests);
+        let mut report = PruneReport {
+            cluster: vault.cluster.clone(),
+            dry_run,
+            kept: Vec::new(),
+            removed: Vec::new(),
+            left_behind: Vec::new(),
+            skipped: loaded.faults.clone(),
+            freed_bytes: 0,
+        };
+        let kept = self.kept(retention, &history, now_ms, &mut report).await?;
+        let gone = |m: &&Manifest| m.content.part().is_some() && !kept.contains_key(&m.sequence);
+        let mut going: Vec<&Manifest> = loaded.manifests.iter().filter(gone).collect();
+        if !going.is_empty() {
+            // one record tells all that earlier ones told
+            going.extend(loaded.manifests.iter().filter(|m| matches!(m.content, Content::Prune(_))));
+            going.sort_by_key(|manifest| manifest.sequence);
+            self.remove(&going, &loaded, dry_run, &mut report).await?;
+        }
+        report.kept = kept.into_iter().map(|(sequence, reasons)| KeptBackup { sequence, reasons }).collect();
+        self.clear_left_behind(&loaded, now_ms, dry_run, &mut report).await?;
+        Ok(report)
+    }
+
+    async fn kept(
+        &self,
+        retention: &Retention,
+        history: &History,
+        now_ms: i64,
+        report: &mut PruneReport,
+    ) -> Result<Kept> {
+        let vault = &self.vault;
+        let mut fulls: Vec<_> = history.timelines.iter().flat_map(|timeline| &timeline.fulls).collect();
+        fulls.sort_by_key(|full| std::cmp::Reverse((full.content.taken_ms, full.sequence)));
+        let mut good = None;
+        for full in fulls {
+            match vault.verify_stored(&full.content.part).await {
+                Ok(()) => {
+                    good = Some(full.sequence);
+                    break;
+                }
+                Err(error) => report.skipped.push(Fault::of(vault.object(&full.content.part.name), &error)),
+            }
+        }
+        let Some(full) = good else {
+            return Err(Error::NoGoodFull { cluster: vault.cluster.to_string() });
+        };
+        let mut segments = BTreeSet::new();
+        for segment in covers(history) {
+            if vault.verify_stored(&segment.content.part).await.is_ok() {
+                segments.insert(segment.sequence);
+            }
+        }
+        Ok(retention.keep(history, &Proved { full, segments }, now_ms))
+    }
+
+    async fn remove(
+        &self,
+        going: &[&Manifest],
+        loaded: &Loaded,
+        dry_run: bool,
+        report: &mut PruneReport,
+    ) -> Result<()> {
+        let link = |manifest: &&Manifest| {
+            let sha256 = loaded.digests.get(&manifest.sequence)?.clone();
+            Some(Link { sequence: manifest.sequence, sha256 })
+        };
+        if !dry_run {
+            let links = going.iter().filter_map(link).collect();
+            let removed = joined(removed(&loaded.manifests), links);
+            self.publish(Content::Prune(Prune { removed })).await?;
+        }
+        let mut locked: Option<u64> = None;
+        for manifest in going.iter().rev() {
+            // neighbours before one that had to stay wait for it, or the chain would have a hole
+            if locked == Some(manifest.sequence + 1) {
+                locked = Some(manifest.sequence);
+                continue;
+            }
+            if !dry_run && let Err(error) = self.vault.store.remove(&manifest.name()).await {
+                report.skipped.push(Fault::of(self.vault.object(&manifest.name()), &error));
+                locked = Some(manifest.sequence);
+                continue;
+            }
+            let part = manifest.content.part().map(|(_, part)| part);
+            self.remove_part(manifest.sequence, part, dry_run, report).await;
+        }
+        report.removed.sort_by_key(|removed| removed.sequence);
+        Ok(())
+    }
+
+    async fn remove_part(&self, sequence: u64, part: Option<&Part>, dry_run: bool, report: &mut PruneReport) {
+        let size_bytes = part.map_or(0, |part| part.size_bytes);
+        if !dry_run
+            && let Some(part) = part
+            && let Err(error) = self.vault.store.remove(&part.name).await
+        {
+            // without its manifest it is left behind; a later prune tries again
+            report.skipped.push(Fault::of(self.vault.object(&part.name), &error));
+        } else {
+            report.freed_bytes = report.freed_bytes.saturating_add(size_bytes);
+        }
+        report.removed.push(Removed { sequence, part: part.map(|part| part.name.clone()), size_bytes });
+    }
+
+    /// Removes parts that no manifest names, once they are old.
+    async fn clear_left_behind(
+        &self,
+        loaded: &Loaded,
+        now_ms: i64,
+        dry_run: bool,
+        report: &mut PruneReport,
+    ) -> Result<()> {
+        if !loaded.faults.is_empty() {
+            let folder = self.vault.object("");
+            let why = "parts without a manifest stay: a manifest that does not count here may name them";
+            report.skipped.push(Fault::new(folder, why));
+            return Ok(());
+        }
+        let parts = loaded.manifests.iter().filter_map(|m| m.content.part());
+        let named: BTreeSet<&str> = parts.map(|(_, part)| part.name.as_str()).collect();
+        for kind in PartKind::ALL {
+            for file in self.vault.store.list(kind.folder(), None).await? {
+                let name = format!("{}/{}", kind.folder(), file.file);
+                let old = file.written_ms < now_ms.saturating_sub(LEFT_BEHIND_MS);
+                if !old || named.contains(name.as_str()) || !names::is_part(kind, &name) {
+                    continue;
+                }
+                if !dry_run && let Err(error) = self.vault.store.remove(&name).await {
+                    report.skipped.push(Fault::of(self.vault.object(&name), &error));
+                    continue;
+                }
+                report.freed_bytes = report.freed_bytes.saturating_add(file.size_bytes);
+                report.left_behind.push(name);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,228 @@
+//! Which backups are kept, and why. Pure: the same history and time give the same answer.
+
+use crate::history::{History, Item, Timeline};
+use crate::manifest::{Full, Segment};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How many fulls are kept. Each rule keeps for itself; what no rule keeps is removed. Whatever the rules say, the
+/// newest full that is good stays, and with a kept full all segments that lead on from it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Retention {
+    /// The newest so many.
+    pub last: u32,
+    /// The newest of each of so many hours that have one.
+    pub hourly: u32,
+    /// The newest of each of so many days (UTC).
+    pub daily: u32,
+    /// The newest of each of so many ISO weeks (UTC).
+    pub weekly: u32,
+    /// The newest of each of so many months (UTC).
+    pub monthly: u32,
+    /// All that are not older than this, in milliseconds.
+    pub within_ms: Option<i64>,
+    /// Keep every moment restorable that is not older than this, in milliseconds, and no older segments; none: a
+    /// segment stays as long as a kept full leads to it.
+    pub point_in_time_ms: Option<i64>,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            last: 4,
+            hourly: 24,
+            daily: 7,
+            weekly: 5,
+            monthly: 12,
+            within_ms: None,
+            point_in_time_ms: None,
+        }
+    }
+}
+
+/// From a time, in milliseconds since the Unix epoch, to the hour, day, week or month it lies in.
+type Bucket = fn(i64) -> (i64, i64);
+
+/// What stays, by sequence number, with the reasons.
+pub(crate) type Kept = BTreeMap<u64, Vec<String>>;
+
+/// What is known beside the manifests.
+pub(crate) struct Proved {
+    /// The newest full whose stored bytes are as its manifest says.
+    pub(crate) full: u64,
+    /// Segments whose stored bytes are as their manifests say.
+    pub(crate) segments: BTreeSet<u64>,
+}
+
+/// Segments that hold all that a shorter one holds: only once these are proved may the shorter ones go.
+pub(crate) fn covers(history: &History) -> Vec<&Item<Segment>> {
+    let of = |timeline: &'_ Timeline| -> Vec<u64> {
+        let covered = |t: &Item<Segment>| timeline.segments.iter().any(|s| is_covered(s, t));
+        timeline.segments.iter().filter(|t| covered(t)).map(|t| t.sequence).collect()
+    };
+    let numbers: BTreeSet<u64> = history.timelines.iter().flat_map(of).collect();
+    history.timelines.iter().flat_map(|t| &t.segments).filter(|s| numbers.contains(&s.sequence)).collect()
+}
+
+/// Whether `by` holds all that `segment` holds, and is not to go for the same reason.
+fn is_covered(segment: &Item<Segment>, by: &Item<Segment>) -> bool {
+    let span = |s: &Item<Segment>| (s.content.first_revision, s.content.last_revision);
+    let ((first, last), (by_first, by_last)) = (span(segment), span(by));
+    let longer = by_first < first || by_last > last || by.sequence < segment.sequence;
+    by_first <= first && by_last >= last && longer
+}
+
+impl Retention {
+    /// What stays of a history at `now_ms`.
+    pub(crate) fn keep(&self, history: &History, proved: &Proved, now_ms: i64) -> Kept {
+        let mut kept = Kept::new();
+        self.keep_fulls(history, proved.full, now_ms, &mut kept);
+        let newest = history.timelines.last().map(|timeline| &timeline.timeline.id);
+        for timeline in &history.timelines {
+            let is_newest = Some(&timeline.timeline.id) == newest;
+            self.keep_segments(timeline, is_newest, &proved.segments, now_ms, &mut kept);
+        }
+        keep_bundles(history, &mut kept);
+        kept
+    }
+
+    fn keep_fulls(&self, history: &History, proved: u64, now_ms: i64, kept: &mut Kept) {
+        let mut fulls: Vec<&Item<Full>> = history.timelines.iter().flat_map(|t| &t.fulls).collect();
+        fulls.sort_by_key(|full| std::cmp::Reverse((full.content.taken_ms, full.sequence)));
+        note(kept, proved, "the newest good full");
+        for full in fulls.iter().take(self.last as usize) {
+            note(kept, full.sequence, "one of the last");
+        }
+        let buckets: [(u32, &str, Bucket); 4] = [
+            (self.hourly, "hourly", |ms| (ms.div_euclid(3_600_000), 0)),
+            (self.daily, "daily", |ms| (ms.div_euclid(86_400_000), 0)),
+            (self.weekly, "weekly", week),
+            (self.monthly, "monthly", month),
+        ];
+        for (count, name, bucket) in buckets {
+            let mut seen = BTreeSet::new();
+            for full in &fulls {
+                if seen.len() == count as usize {
+                    break;
+                }
+                if seen.insert(bucket(full.content.taken_ms)) {
+                    note(kept, full.sequence, name);
+                }
+            }
+        }
+        let young = |ms: i64| self.within_ms.is_some_and(|within| ms >= now_ms.saturating_sub(within));
+        for full in fulls.iter().filter(|full| young(full.content.taken_ms)) {
+            note(kept, full.sequence, "young enough");
+        }
+        if let Some(window) = self.point_in_time_ms {
+            let cutoff = now_ms.saturating_sub(window);
+            for timeline in &history.timelines {
+                for base in bases_of_window(timeline, cutoff) {
+                    note(kept, base.sequence, "the base of points in time");
+                }
+            }
+        }
+    }
+
+    fn keep_segments(
+        &self,
+        timeline: &Timeline,
+        is_newest: bool,
+        sound: &BTreeSet<u64>,
+        now_ms: i64,
+        kept: &mut Kept,
+    ) {
+        let bases: Vec<i64> = timeline
+            .fulls
+            .iter()
+            .filter(|full| kept.contains_key(&full.sequence))
+            .map(|full| full.content.revision)
+            .collect();
+        let from = match (self.point_in_time_ms, bases.first(), bases.last()) {
+            // a stream whose first full is still to come, or the rest of a history that has none left
+            (_, None, _) | (_, _, None) if is_newest => i64::MIN,
+            (_, None, _) | (_, _, None) => i64::MAX,
+            (None, Some(first), _) => *first,
+            (Some(window), Some(_), Some(last)) => {
+                let bases = bases_of_window(timeline, now_ms.saturating_sub(window));
+                bases.map(|base| base.content.revision).fold(*last, i64::min)
+            }
+        };
+        for segment in timeline.segments.iter().filter(|s| s.content.last_revision > from) {
+            let covered =
+                timeline.segments.iter().any(|by| sound.contains(&by.sequence) && is_covered(segment, by));
+            if !covered {
+                note(kept, segment.sequence, "leads on from a kept full");
+            }
+        }
+    }
+}
+
+/// The fulls that moments in the window are restored from: in each stretch that reaches into it, the newest that lies
+/// before its first moment there, else its first.
+fn bases_of_window(timeline: &Timeline, cutoff_ms: i64) -> impl Iterator<Item = &Item<Full>> {
+    timeline.restorable.iter().filter_map(move |stretch| {
+        let (first, last) = (stretch.first_revision, stretch.last_revision);
+        let young = timeline
+            .segments
+            .iter()
+            .map(|s| &s.content)
+            .filter(|s| s.last_ms >= cutoff_ms && s.last_revision >= first && s.first_revision <= last);
+        let start = young.map(|segment| segment.first_revision).min()?;
+        let mut within = timeline.fulls.iter().filter(|f| (first..=last).contains(&f.content.revision));
+        let before = within.clone().rev().find(|full| full.content.revision < start);
+        before.or_else(|| within.next())
+    })
+}
+
+fn keep_bundles(history: &History, kept: &mut Kept) {
+    let times: Vec<i64> = history
+        .timelines
+        .iter()
+        .flat_map(|timeline| &timeline.fulls)
+        .filter(|full| kept.contains_key(&full.sequence))
+        .map(|full| full.content.taken_ms)
+        .chain([i64::MAX])
+        .collect();
+    let hosts: BTreeSet<&str> = history.bundles.iter().map(|bundle| bundle.content.host.as_str()).collect();
+    for host in hosts {
+        for time in &times {
+            let of_host = history.bundles.iter().filter(|b| b.content.host == host);
+            let newest = of_host.filter(|b| b.content.taken_ms <= *time).max_by_key(|b| b.content.taken_ms);
+            if let Some(bundle) = newest {
+                let reason =
+                    if *time == i64::MAX { "the newest of its host" } else { "goes with a kept full" };
+                note(kept, bundle.sequence, reason);
+            }
+        }
+    }
+}
+
+fn note(kept: &mut Kept, sequence: u64, reason: &str) {
+    let reasons = kept.entry(sequence).or_default();
+    if !reasons.iter().any(|known| known == reason) {
+        reasons.push(reason.to_owned());
+    }
+}
+
+fn date(ms: i64) -> jiff::civil::Date {
+    Timestamp::from_millisecond(ms).unwrap_or_default().to_zoned(TimeZone::UTC).date()
+}
+
+fn week(ms: i64) -> (i64, i64) {
+    let week = date(ms).iso_week_date();
+    (week.year().into(), week.week().into())
+}
+
+fn month(ms: i64) -> (i64, i64) {
+    let date = date(ms);
+    (date.year().into(), date.month().into())
+}
+
+#[cfg(test)]
+#[path = "retention_tests.rs"]
+mod tests;

@@ -1,0 +1,204 @@
+//! The store under a vault: a folder, S3 and what speaks it, or memory for tests; over `object_store`.
+//!
+//! Credentials come by the provider's usual ways (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT`, instance metadata, ...).
+//! A folder's writes are synced before they count.
+
+use crate::error::{Error, Result};
+use futures::{StreamExt, TryStreamExt};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use std::sync::Arc;
+use url::Url;
+
+/// The address of a store, and the way to it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    inner: Arc<dyn ObjectStore>,
+    prefix: Path,
+    url: String,
+}
+
+impl Store {
+    /// Opens `s3://BUCKET/PREFIX`, `file:///FOLDER` or a plain path to a folder, which must exist.
+    ///
+    /// # Errors
+    /// [`Error::Url`] when it is no address, its folder is missing, or its provider's settings are wrong.
+    pub fn open(url: &str) -> Result<Self> {
+        Self::open_with(url, std::iter::empty())
+    }
+
+    /// As [`Store::open`], with settings of the provider that go before those of the environment: names as
+    /// `object_store` has them (`aws_endpoint`, `aws_region`, ...).
+    ///
+    /// # Errors
+    /// As [`Store::open`], and when a setting is unknown.
+    pub fn open_with<'a>(url: &str, settings: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Self> {
+        let wrong =
+            |source: Box<dyn std::error::Error + Send + Sync>| Error::Url { url: url.to_owned(), source };
+        let folder = match url.strip_prefix("file://") {
+            Some(_) => Some(
+                Url::parse(url)
+                    .map_err(|e| wrong(e.into()))?
+                    .to_file_path()
+                    .map_err(|()| wrong("a file:// address names an absolute path and no host".into()))?,
+            ),
+            None if !url.contains("://") => Some(url.into()),
+            None => None,
+        };
+        if let Some(folder) = folder {
+            let local = LocalFileSystem::new_with_prefix(folder).map_err(|e| wrong(e.into()))?;
+            let inner = Arc::new(local.with_fsync(true));
+            return Ok(Self { inner, prefix: Path::default(), url: url.to_owned() });
+        }
+        let parsed = Url::parse(url).map_err(|e| wrong(e.into()))?;
+        if parsed.scheme() != "s3" {
+            return Err(wrong("only s3://, file:// and plain paths are known".into()));
+        }
+        let mut builder = AmazonS3Builder::from_env().with_url(url);
+        for (name, value) in settings {
+            let key: AmazonS3ConfigKey = name.parse().map_err(|e: object_store::Error| wrong(e.into()))?;
+            builder = builder.with_config(key, value);
+        }
+        let inner = Arc::new(builder.build().map_err(|e| wrong(e.into()))?);
+        let prefix = Path::from_url_path(parsed.path()).map_err(|e| wrong(e.into()))?;
+        Ok(Self { inner, prefix, url: url.to_owned() })
+    }
+
+    /// A store that lives as long as its clones: for tests of what is above it.
+    pub fn memory() -> Self {
+        Self { inner: Arc::new(InMemory::new()), prefix: Path::default(), url: "memory:".into() }
+    }
+
+    /// The address, as given.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The same store, `folder` below.
+    pub(crate) fn below(&self, folder: &str) -> Self {
+        Self { prefix: self.prefix.clone().join(folder), ..self.clone() }
+    }
+
+    fn path(&self, name: &str) -> Path {
+        name.split('/').fold(self.prefix.clone(), |path, part| path.join(part))
+    }
+
+    /// An object as people find it.
+    pub(crate) fn object(&self, name: &str) -> String {
+        let path = self.path(name);
+        match self.url.split_once("://") {
+            Some(("s3", rest)) => format!("s3://{}/{path}", rest.split('/').next().unwrap_or(rest)),
+            _ => format!("{}/{path}", self.url.trim_end_matches('/')),
+        }
+    }
+
+    pub(crate) fn error(
+        &self,
+        action: &'static str,
+        name: &str,
+    ) -> impl Fn(object_store::Error) -> Error + use<> {
+        let object = self.object(name);
+        move |error| Error::Store { action, object: object.clone(), source: Box::new(error) }
+    }
+
+    pub(crate) fn inner(&self) -> (&dyn ObjectStore, impl Fn(&str) -> Path + '_) {
+        (&*self.inner, |name| self.path(name))
+    }
+
+    /// Creates an object; false when there is one of that name.
+    pub(crate) async fn create(&self, name: &str, bytes: impl Into<PutPayload>) -> Result<bool> {
+        match self.inner.put_opts(&self.path(name), bytes.into(), PutMode::Create.into()).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
+                Ok(false)
+            }
+            Err(error) => Err(self.error("create", name)(error)),
+        }
+    }
+
+    /// A small object's bytes; none when there is none.
+    pub(crate) async fn read_small(&self, name: &str, max_bytes: u64) -> Result<Option<bytes::Bytes>> {
+        let answer = match self.inner.get(&self.path(name)).await {
+            Ok(answer) => answer,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(self.error("read", name)(error)),
+        };
+        if answer.meta.size > max_bytes {
+            let size_bytes = answer.meta.size;
+            return Err(Error::TooLarge { object: self.object(name), size_bytes, max_bytes });
+        }
+        answer.bytes().await.map(Some).map_err(self.error("read", name))
+    }
+
+    /// Names and sizes of the objects in a folder, of those after `after` only.
+    pub(crate) async fn list(&self, folder: &str, after: Option<&str>) -> Result<Vec<Listed>> {
+        let prefix = self.path(folder);
+        let listing = match after {
+            Some(after) => self.inner.list_with_offset(Some(&prefix), &self.path(after)),
+            None => self.inner.list(Some(&prefix)),
+        };
+        let mut listed: Vec<Listed> = listing
+            .filter_map(|meta| async { meta.map(|meta| Listed::of(&prefix, &meta)).transpose() })
+            .try_collect()
+            .await
+            .map_err(self.error("list", folder))?;
+        listed.sort_by(|a, b| a.file.cmp(&b.file));
+        Ok(listed)
+    }
+
+    /// Names of the folders here.
+    pub(crate) async fn folders(&self) -> Result<Vec<String>> {
+        let prefix = (self.prefix != Path::default()).then_some(&self.prefix);
+        let listing = self.inner.list_with_delimiter(prefix).await.map_err(self.error("list", ""))?;
+        let mut names: Vec<String> =
+            listing.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// Removes an object; one that is gone already is success.
+    pub(crate) async fn remove(&self, name: &str) -> Result<()> {
+        match self.inner.delete(&self.path(name)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(self.error("remove", name)(error)),
+        }
+    }
+
+    /// Proves that the store honours "create only if absent", which the chain of manifests stands on.
+    ///
+    /// # Errors
+    /// [`Error::NoConditionalPut`], [`Error::Store`].
+    pub(crate) async fn probe(&self) -> Result<()> {
+        let name = format!("probe/{}", uuid::Uuid::now_v7());
+        if !self.create(&name, "first").await? || self.create(&name, "second").await? {
+            let _ = self.remove(&name).await;
+            return Err(Error::NoConditionalPut { url: self.url.clone() });
+        }
+        // where nothing may be removed (an object lock) a probe of five bytes stays
+        let _ = self.remove(&name).await;
+        Ok(())
+    }
+}
+
+/// An object in a folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Listed {
+    /// Name below the folder.
+    pub(crate) file: String,
+    /// Size.
+    pub(crate) size_bytes: u64,
+    /// When it was written, by the store's clock.
+    pub(crate) written_ms: i64,
+}
+
+impl Listed {
+    fn of(prefix: &Path, meta: &ObjectMeta) -> Option<Self> {
+        let file =
+            meta.location.prefix_match(prefix)?.map(|part| part.as_ref().to_owned()).collect::<Vec<_>>();
+        let written_ms = meta.last_modified.timestamp_millis();
+        Some(Self { file: file.join("/"), size_bytes: meta.size, written_ms })
+    }
+}

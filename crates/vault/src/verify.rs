@@ -1,0 +1,187 @@
+//! Verification: signatures, chain, continuity and digests without an identity; with one, every content is read.
+
+use crate::chain;
+use crate::download;
+use crate::error::{Error, Result};
+use crate::history::{Gap, History};
+use crate::keys::Identities;
+use crate::manifest::{Content, Full, Manifest, Part};
+use crate::vault::Vault;
+use etcd_disk::snapshot::{SnapshotFile, TrailerPolicy, VerifyOptions};
+use rekindle_model::etcd::HashKv;
+use schemars::JsonSchema;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// How deep.
+#[derive(Clone)]
+pub enum VerifyLevel {
+    /// Every part's stored size and sha256.
+    Stored,
+    /// Beside that: every part decrypted, decompressed and compared, every snapshot verified and hashed.
+    Content {
+        /// Who can read.
+        identities: Arc<Identities>,
+        /// A folder with room for one snapshot.
+        scratch: PathBuf,
+    },
+}
+
+/// Something that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Fault {
+    /// The object.
+    pub object: String,
+    /// What is wrong, with its causes, outermost first.
+    pub error: Vec<String>,
+}
+
+impl Fault {
+    pub(crate) fn new(object: String, what: impl Into<String>) -> Self {
+        Self { object, error: vec![what.into()] }
+    }
+
+    pub(crate) fn of(object: String, error: &Error) -> Self {
+        let mut lines = vec![error.to_string()];
+        let mut next = std::error::Error::source(error);
+        while let Some(cause) = next {
+            lines.push(cause.to_string());
+            next = cause.source();
+        }
+        Self { object, error: lines }
+    }
+}
+
+/// What verification found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VerifyReport {
+    /// The cluster.
+    pub cluster: crate::ClusterName,
+    /// Whether contents were read.
+    pub content_read: bool,
+    /// Manifests that count.
+    pub manifests: u64,
+    /// Parts that are as their manifest says.
+    pub parts: u64,
+    /// Bytes read from the store.
+    pub read_bytes: u64,
+    /// Sequence numbers of the fulls that are good.
+    pub good_fulls: Vec<u64>,
+    /// What is wrong.
+    pub faults: Vec<Fault>,
+    /// Revisions that can't be restored though later ones can.
+    pub gaps: Vec<Gap>,
+}
+
+impl Vault {
+    /// Verifies everything of this cluster. `progress` hears the bytes read and the bytes in all.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when the store can't be listed. Everything wrong with what is in it is a fault of the report.
+    pub async fn verify(
+        &self,
+        level: &VerifyLevel,
+        progress: &mut (dyn FnMut(u64, u64) + Send),
+    ) -> Result<VerifyReport> {
+        let loaded = self.load().await?;
+        let history = History::new(&self.cluster, &loaded.manifests);
+        let mut report = VerifyReport {
+            cluster: self.cluster.clone(),
+            content_read: matches!(level, VerifyLevel::Content { .. }),
+            manifests: loaded.manifests.len() as u64,
+            parts: 0,
+            read_bytes: 0,
+            good_fulls: Vec::new(),
+            faults: loaded.faults,
+            gaps: history.timelines.into_iter().flat_map(|timeline| timeline.gaps).collect(),
+        };
+        for found in chain::breaks(&loaded.manifests, &loaded.digests) {
+            let object = self.object(&crate::names::manifest(found.sequence));
+            report.faults.push(Fault::new(object, found.what));
+        }
+        let total = loaded.manifests.iter().filter_map(|m| Some(m.content.part()?.1.size_bytes));
+        let total = total.fold(0, u64::saturating_add);
+        for manifest in &loaded.manifests {
+            let Some((_, part)) = manifest.content.part() else { continue };
+            match self.verify_part(manifest, part, level).await {
+                Ok(()) => {
+                    report.parts += 1;
+                    if matches!(manifest.content, Content::Full(_)) {
+                        report.good_fulls.push(manifest.sequence);
+                    }
+                }
+                Err(error) => report.faults.push(Fault::of(self.object(&part.name), &error)),
+            }
+            report.read_bytes = report.read_bytes.saturating_add(part.size_bytes);
+            progress(report.read_bytes, total);
+        }
+        Ok(report)
+    }
+
+    async fn verify_part(&self, manifest: &Manifest, part: &Part, level: &VerifyLevel) -> Result<()> {
+        let VerifyLevel::Content { identities, scratch } = level else {
+            return self.verify_stored(part).await;
+        };
+        let Content::Full(full) = &manifest.content else {
+            return download::read(&self.store, part, identities).await;
+        };
+        let local = |source| Error::Local { path: scratch.clone(), action: "make a folder in", source };
+        let folder =
+            tempfile::Builder::new().prefix(".rekindle-verify-").tempdir_in(scratch).map_err(local)?;
+        let file = folder.path().join("snapshot.db");
+        self.fetch(part, identities, &file).await?;
+        let (object, full) = (self.object(&part.name), full.clone());
+        let work = move || verify_snapshot(&object, &full, &file);
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|_| Error::Worker { doing: "verifying a snapshot" })?
+    }
+
+    /// Whether a part is there as its manifest says: size and sha256.
+    pub(crate) async fn verify_stored(&self, part: &Part) -> Result<()> {
+        download::check(&self.store, part).await
+    }
+}
+
+/// Verifies a fetched snapshot, and compares what its manifest says of it.
+fn verify_snapshot(object: &str, full: &Full, file: &Path) -> Result<()> {
+    let unsound = |error| Error::Snapshot { object: object.to_owned(), source: Box::new(error) };
+    let snapshot = SnapshotFile::open(file, TrailerPolicy::Required).map_err(unsound)?;
+    let found = snapshot.verify(&VerifyOptions::default(), &mut |_, _| ()).map_err(unsound)?;
+    let same = |what, expected: i64, actual: i64| {
+        let differs = || Error::Differs {
+            object: object.to_owned(),
+            what,
+            expected: expected.to_string(),
+            actual: actual.to_string(),
+        };
+        if expected == actual { Ok(()) } else { Err(differs()) }
+    };
+    let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    same("revision", full.revision, found.revision)?;
+    same("compact revision", full.compact_revision, found.compact_revision)?;
+    same("rows", count(full.rows), count(found.rows))?;
+    same("live keys", count(full.live_keys), count(found.live_keys))?;
+    for sample in full.hash_kv.iter().filter(|sample| sample.revision <= found.revision) {
+        let own = found.hash_kv;
+        let hash = if (own.revision, own.compact_revision) == (sample.revision, sample.compact_revision) {
+            own.hash
+        } else {
+            hash_at(&snapshot, sample).map_err(unsound)?
+        };
+        same("HashKV", sample.hash.into(), hash.into())?;
+    }
+    Ok(())
+}
+
+fn hash_at(snapshot: &SnapshotFile, sample: &HashKv) -> etcd_disk::Result<u32> {
+    let options = VerifyOptions {
+        hash_revision: Some(sample.revision),
+        compact_revision: Some(sample.compact_revision),
+        ..VerifyOptions::default()
+    };
+    Ok(snapshot.verify(&options, &mut |_, _| ())?.hash_kv.hash)
+}
