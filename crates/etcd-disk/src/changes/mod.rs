@@ -1,0 +1,128 @@
+//! Several segments as one stream of changes behind a snapshot, and the point in it that is to be restored.
+//!
+//! - [`Changes::open`] reads all segments once and checks them; `plan.rs` finds the point behind a given snapshot.
+//! - `merge.rs` brings the rows in order, equal ones of several segments once.
+//! - [`crate::restore`] writes them behind the snapshot's rows.
+//!
+//! Rules: `docs/formats/segment.md`, "Several segments".
+
+mod merge;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::path::PathBuf;
+
+pub(crate) use merge::Merge;
+pub(crate) use plan::{Base, Plan};
+
+use crate::error::{Error, Result};
+use crate::segment::{Evidence, GapSeen, Origin, SegmentFacts, survey_with};
+
+/// The point in time to restore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Point {
+    /// The end of the stream.
+    Latest,
+    /// A main revision.
+    Revision(i64),
+    /// The last revision certainly there at this time, ms since the Unix epoch by the watcher's clock.
+    TimeMs(i64),
+}
+
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Latest => write!(f, "the latest revision"),
+            Self::Revision(revision) => write!(f, "revision {revision}"),
+            Self::TimeMs(ms) => write!(f, "the state at {ms} ms"),
+        }
+    }
+}
+
+/// Segments that were read and fit together, and the point asked for.
+#[derive(Debug, Clone)]
+pub struct Changes {
+    /// By first revision.
+    segments: Vec<SegmentFacts>,
+    point: Point,
+    /// The highest revision there by the time asked for.
+    by_then: Option<Evidence>,
+    earliest: Option<Evidence>,
+}
+
+impl Changes {
+    /// Reads all segments, in any order, once. None at all is a stream without changes.
+    ///
+    /// # Errors
+    /// [`Error::Segment`] on damage, [`Error::Mixed`] on segments of several clusters or timelines, [`Error::Io`].
+    pub fn open(segments: &[PathBuf], point: Point) -> Result<Self> {
+        let (mut by_then, mut earliest): (Option<Evidence>, Option<Evidence>) = (None, None);
+        let mut surveyed = Vec::with_capacity(segments.len());
+        for path in segments {
+            let mut tell = |told: Evidence| {
+                if earliest.is_none_or(|known| told.at_ms < known.at_ms) {
+                    earliest = Some(told);
+                }
+                if let Point::TimeMs(asked) = point
+                    && told.at_ms <= asked
+                    && by_then.is_none_or(|known| told.revision > known.revision)
+                {
+                    by_then = Some(told);
+                }
+            };
+            surveyed.push(survey_with(path, &mut tell)?);
+        }
+        surveyed.sort_by_key(|segment| (segment.header.first_revision, -segment.last_revision));
+        let changes = Self { segments: surveyed, point, by_then, earliest };
+        changes.refuse_mixed().map(|()| changes)
+    }
+
+    fn refuse_mixed(&self) -> Result<()> {
+        let Some((first, others)) = self.segments.split_first() else { return Ok(()) };
+        let is = first.header.origin;
+        for segment in others {
+            let other = segment.header.origin;
+            let what = if other.cluster_id != is.cluster_id {
+                format!("cluster {:x} instead of {:x}", other.cluster_id, is.cluster_id)
+            } else if other.timeline != is.timeline {
+                "another timeline of the cluster".to_owned()
+            } else {
+                continue;
+            };
+            return Err(Error::Mixed { path: segment.path.clone(), other: first.path.clone(), what });
+        }
+        Ok(())
+    }
+
+    /// The segments, by first revision.
+    pub fn segments(&self) -> &[SegmentFacts] {
+        &self.segments
+    }
+
+    /// Whose changes; `None` without segments.
+    pub fn origin(&self) -> Option<Origin> {
+        self.segments.first().map(|segment| segment.header.origin)
+    }
+
+    /// The point asked for.
+    pub fn point(&self) -> Point {
+        self.point
+    }
+
+    /// The revisions missing between segments, each as first and last, with what a watcher said of them.
+    pub fn gaps(&self) -> Vec<(i64, i64, Option<GapSeen>)> {
+        let mut gaps = Vec::new();
+        let Some(first) = self.segments.first() else { return gaps };
+        let mut end = first.last_revision;
+        for segment in &self.segments {
+            let begin = segment.header.first_revision;
+            if begin > end + 1 {
+                gaps.push((end + 1, begin - 1, segment.gap));
+            }
+            end = end.max(segment.last_revision);
+        }
+        gaps
+    }
+}
