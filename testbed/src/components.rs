@@ -1,4 +1,5 @@
-//! The pinned components, built from their Go modules: etcd 3.5, 3.6 and 3.7, Kubernetes, containerd.
+//! The pinned components, built from their Go modules: etcd 3.5, 3.6 and 3.7, Kubernetes, containerd, and for the
+//! vault age and a Versity S3 gateway.
 //!
 //! The pins stand in `components/NAME/go.mod` and `go.sum`, complete, so a build is the same everywhere and
 //! nothing pre-built is fetched. Each component is built aside, stamped with its pins and renamed into
@@ -23,6 +24,8 @@ struct Component {
     binaries: &'static [(&'static str, &'static str)],
     /// Variables set to `vVERSION`, `MAJOR` and `MINOR` by the linker, as the projects' own builds do.
     version_vars: &'static [(&'static str, VersionPart)],
+    /// Hosts are built with it: another pin makes another host.
+    on_hosts: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -49,6 +52,7 @@ macro_rules! etcd {
             go_sum: include_str!(concat!("../components/etcd-", $line, "/go.sum")),
             binaries: ETCD_BINARIES,
             version_vars: &[],
+            on_hosts: true,
         }
     };
 }
@@ -81,6 +85,7 @@ const COMPONENTS: &[Component] = &[
             ("k8s.io/client-go/pkg/version.gitMajor", VersionPart::Major),
             ("k8s.io/client-go/pkg/version.gitMinor", VersionPart::Minor),
         ],
+        on_hosts: true,
     },
     Component {
         name: "containerd",
@@ -94,6 +99,27 @@ const COMPONENTS: &[Component] = &[
             ("github.com/containerd/containerd/v2/cmd/ctr", "ctr"),
         ],
         version_vars: &[("github.com/containerd/containerd/v2/version.Version", VersionPart::Whole)],
+        on_hosts: true,
+    },
+    Component {
+        name: "age",
+        folder: "age",
+        module: "filippo.io/age",
+        go_mod: include_str!("../components/age/go.mod"),
+        go_sum: include_str!("../components/age/go.sum"),
+        binaries: &[("filippo.io/age/cmd/age", "age"), ("filippo.io/age/cmd/age-keygen", "age-keygen")],
+        version_vars: &[],
+        on_hosts: false,
+    },
+    Component {
+        name: "versitygw",
+        folder: "versitygw",
+        module: "github.com/versity/versitygw",
+        go_mod: include_str!("../components/versitygw/go.mod"),
+        go_sum: include_str!("../components/versitygw/go.sum"),
+        binaries: &[("github.com/versity/versitygw/cmd/versitygw", "versitygw")],
+        version_vars: &[],
+        on_hosts: false,
     },
 ];
 
@@ -209,7 +235,7 @@ pub fn list() -> Result<Vec<(String, Utf8PathBuf, bool)>> {
 
 /// What hosts are built from, as one text: changes with any pin.
 pub(crate) fn stamp_of_all() -> String {
-    COMPONENTS.iter().map(|c| format!("{} {}\n", c.name, c.version())).collect()
+    COMPONENTS.iter().filter(|c| c.on_hosts).map(|c| format!("{} {}\n", c.name, c.version())).collect()
 }
 
 /// The binaries of one etcd line.
@@ -288,6 +314,22 @@ pub fn kubernetes() -> Result<Binaries> {
 /// When not built: says which command builds them.
 pub fn containerd() -> Result<Binaries> {
     binaries("containerd")
+}
+
+/// age and age-keygen.
+///
+/// # Errors
+/// When not built: says which command builds them.
+pub fn age() -> Result<Binaries> {
+    binaries("age")
+}
+
+/// The Versity S3 gateway.
+///
+/// # Errors
+/// When not built: says which command builds it.
+pub fn versitygw() -> Result<Binaries> {
+    binaries("versitygw")
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ pub(crate) struct Args {
 enum Action {
     /// Build what is not in the cache yet: components from their Go modules and, as root, the base of the hosts
     Build {
-        /// Only these components (etcd-3.5, etcd-3.6, etcd-3.7, kubernetes, containerd); default: everything
+        /// Only these components (etcd-3.5 to etcd-3.7, kubernetes, containerd, age, versitygw); default: everything
         names: Vec<String>,
     },
     /// Make and save clusters that are not saved yet
