@@ -201,9 +201,9 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
-    /// The content of a full is no sound snapshot.
-    #[error("{object} holds no sound snapshot")]
-    Snapshot {
+    /// The content of a full is no sound snapshot, or that of a segment no sound segment.
+    #[error("what {object} holds is not sound")]
+    Inside {
         /// The object.
         object: String,
         /// Why.
@@ -215,8 +215,8 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// A snapshot holds something else than its manifest says.
-    #[error("{object}: its manifest says {what} {expected}, the snapshot has {actual}")]
+    /// A snapshot or segment holds something else than its manifest says.
+    #[error("{object}: its manifest says {what} {expected}, its content {actual}")]
     Differs {
         /// The object.
         object: String,
@@ -224,7 +224,7 @@ pub enum Error {
         what: &'static str,
         /// Of the manifest.
         expected: String,
-        /// Of the snapshot.
+        /// Of the content.
         actual: String,
     },
     /// No sequence number is left, or none could be had.

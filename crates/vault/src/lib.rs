@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! CLUSTER/full/UUID-WRITER.db.zst.age         a stock etcd snapshot
-//! CLUSTER/segment/UUID-WRITER.seg.zst.age     a stretch of the change stream; its inside is not known here
+//! CLUSTER/segment/UUID-WRITER.seg.zst.age     a stretch of the change stream
 //! CLUSTER/bundle/UUID-WRITER.tar.zst.age      files of one control-plane host
 //! CLUSTER/manifest/SEQUENCE.json              signed; each names one part, or what was pruned
 //! ```

@@ -5,12 +5,14 @@ use crate::download;
 use crate::error::{Error, Result};
 use crate::history::{Gap, History};
 use crate::keys::Identities;
-use crate::manifest::{Content, Full, Manifest, Part};
+use crate::manifest::{Content, Manifest, Part};
 use crate::vault::Vault;
 use etcd_disk::snapshot::{SnapshotFile, TrailerPolicy, VerifyOptions};
+use rekindle_model::MemberId;
 use rekindle_model::etcd::HashKv;
 use schemars::JsonSchema;
 use serde::Serialize;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,7 +21,8 @@ use std::sync::Arc;
 pub enum VerifyLevel {
     /// Every part's stored size and sha256.
     Stored,
-    /// Beside that: every part decrypted, decompressed and compared, every snapshot verified and hashed.
+    /// Beside that: every part decrypted, decompressed and compared; every snapshot verified and hashed, every
+    /// segment read to its end.
     Content {
         /// Who can read.
         identities: Arc<Identities>,
@@ -125,19 +128,21 @@ impl Vault {
         let VerifyLevel::Content { identities, scratch } = level else {
             return self.verify_stored(part).await;
         };
-        let Content::Full(full) = &manifest.content else {
-            return download::read(&self.store, part, identities).await;
+        let (name, check): (_, Check) = match &manifest.content {
+            Content::Full(_) => ("snapshot.db", verify_snapshot),
+            Content::Segment(_) => ("segment", verify_segment),
+            Content::Bundle(_) | Content::Prune(_) => {
+                return download::read(&self.store, part, identities).await;
+            }
         };
         let local = |source| Error::Local { path: scratch.clone(), action: "make a folder in", source };
         let folder =
             tempfile::Builder::new().prefix(".rekindle-verify-").tempdir_in(scratch).map_err(local)?;
-        let file = folder.path().join("snapshot.db");
+        let file = folder.path().join(name);
         self.fetch(part, identities, &file).await?;
-        let (object, full) = (self.object(&part.name), full.clone());
-        let work = move || verify_snapshot(&object, &full, &file);
-        tokio::task::spawn_blocking(work)
-            .await
-            .map_err(|_| Error::Worker { doing: "verifying a snapshot" })?
+        let (object, content) = (self.object(&part.name), manifest.content.clone());
+        let work = move || check(&object, &content, &file);
+        tokio::task::spawn_blocking(work).await.map_err(|_| Error::Worker { doing: "verifying a part" })?
     }
 
     /// Whether a part is there as its manifest says: size and sha256.
@@ -146,25 +151,18 @@ impl Vault {
     }
 }
 
-/// Verifies a fetched snapshot, and compares what its manifest says of it.
-fn verify_snapshot(object: &str, full: &Full, file: &Path) -> Result<()> {
-    let unsound = |error| Error::Snapshot { object: object.to_owned(), source: Box::new(error) };
+/// Verifies a fetched part's inside against what its manifest says of it.
+type Check = fn(&str, &Content, &Path) -> Result<()>;
+
+fn verify_snapshot(object: &str, content: &Content, file: &Path) -> Result<()> {
+    let Content::Full(full) = content else { return Ok(()) };
+    let unsound = |error| Error::Inside { object: object.to_owned(), source: Box::new(error) };
     let snapshot = SnapshotFile::open(file, TrailerPolicy::Required).map_err(unsound)?;
     let found = snapshot.verify(&VerifyOptions::default(), &mut |_, _| ()).map_err(unsound)?;
-    let same = |what, expected: i64, actual: i64| {
-        let differs = || Error::Differs {
-            object: object.to_owned(),
-            what,
-            expected: expected.to_string(),
-            actual: actual.to_string(),
-        };
-        if expected == actual { Ok(()) } else { Err(differs()) }
-    };
-    let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-    same("revision", full.revision, found.revision)?;
-    same("compact revision", full.compact_revision, found.compact_revision)?;
-    same("rows", count(full.rows), count(found.rows))?;
-    same("live keys", count(full.live_keys), count(found.live_keys))?;
+    same(object, "revision", full.revision, found.revision)?;
+    same(object, "compact revision", full.compact_revision, found.compact_revision)?;
+    same(object, "rows", full.rows, found.rows)?;
+    same(object, "live keys", full.live_keys, found.live_keys)?;
     for sample in full.hash_kv.iter().filter(|sample| sample.revision <= found.revision) {
         let own = found.hash_kv;
         let hash = if (own.revision, own.compact_revision) == (sample.revision, sample.compact_revision) {
@@ -172,9 +170,30 @@ fn verify_snapshot(object: &str, full: &Full, file: &Path) -> Result<()> {
         } else {
             hash_at(&snapshot, sample).map_err(unsound)?
         };
-        same("HashKV", sample.hash.into(), hash.into())?;
+        same(object, "HashKV", sample.hash, hash)?;
     }
     Ok(())
+}
+
+fn verify_segment(object: &str, content: &Content, file: &Path) -> Result<()> {
+    let Content::Segment(segment) = content else { return Ok(()) };
+    let unsound = |error| Error::Inside { object: object.to_owned(), source: Box::new(error) };
+    let found = etcd_disk::segment::survey(file).map_err(unsound)?;
+    same(object, "an end", true, found.closed)?;
+    same(object, "first revision", segment.first_revision, found.header.first_revision)?;
+    same(object, "last revision", segment.last_revision, found.last_revision)?;
+    if let Some(id) = segment.identity.etcd_cluster_id {
+        same(object, "cluster id", id, MemberId(found.header.origin.cluster_id))?;
+    }
+    Ok(())
+}
+
+fn same<T: PartialEq + Display>(object: &str, what: &'static str, expected: T, actual: T) -> Result<()> {
+    if expected == actual {
+        return Ok(());
+    }
+    let (expected, actual) = (expected.to_string(), actual.to_string());
+    Err(Error::Differs { object: object.to_owned(), what, expected, actual })
 }
 
 fn hash_at(snapshot: &SnapshotFile, sample: &HashKv) -> etcd_disk::Result<u32> {

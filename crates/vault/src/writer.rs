@@ -47,7 +47,7 @@ pub struct FullMeta {
     pub verified: Verified,
 }
 
-/// What is said of a segment. Its inside is its writer's.
+/// What is said of a segment (`etcd_disk::segment`).
 #[derive(Clone, Debug)]
 pub struct SegmentMeta {
     /// Whose data it is.

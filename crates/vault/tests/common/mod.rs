@@ -12,6 +12,7 @@
 use age::secrecy::ExposeSecret;
 use etcd_disk::proto::KeyValue;
 use etcd_disk::rows::{Revision, row_key};
+use etcd_disk::segment::{Header, Origin, SegmentWriter};
 use etcd_disk::snapshot::{SnapshotFile, TrailerPolicy, Verified, VerifyOptions};
 use prost::Message;
 use rekindle_vault::manifest::{ClusterIdentity, Content, Manifest, TimelineRef};
@@ -77,14 +78,7 @@ pub fn snapshot(dir: &Path, revision: i64, value_bytes: usize) -> (PathBuf, Veri
     for name in ["key", "lease", "meta"] {
         let mut bucket = writer.bucket(name.as_bytes()).unwrap();
         for main in (2..=revision).filter(|_| name == "key") {
-            let kv = KeyValue {
-                key: format!("/registry/k/{}", main % 20).into(),
-                create_revision: main,
-                mod_revision: main,
-                version: 1,
-                value: noise(u64::try_from(main).unwrap(), value_bytes),
-                lease: 0,
-            };
+            let kv = row(main, value_bytes);
             bucket.put(&row_key(Revision { main, sub: 0 }), &kv.encode_to_vec()).unwrap();
         }
     }
@@ -96,6 +90,17 @@ pub fn snapshot(dir: &Path, revision: i64, value_bytes: usize) -> (PathBuf, Veri
     let file = SnapshotFile::open(&path, TrailerPolicy::Required).unwrap();
     let verified = file.verify(&VerifyOptions::default(), &mut |_, _| ()).unwrap();
     (path, verified)
+}
+
+fn row(main: i64, value_bytes: usize) -> KeyValue {
+    KeyValue {
+        key: format!("/registry/k/{}", main % 20).into(),
+        create_revision: main,
+        mod_revision: main,
+        version: 1,
+        value: noise(u64::try_from(main).unwrap(), value_bytes),
+        lease: 0,
+    }
 }
 
 /// Bytes that do not compress.
@@ -143,8 +148,27 @@ pub async fn put_segment(writer: &Writer, first: i64, last: i64, last_ms: i64) -
         member: None,
         samples: Vec::new(),
     };
-    let bytes = noise(u64::try_from(first).unwrap(), 3000);
-    writer.put_segment(PartSource::Bytes(bytes.into()), meta).await.unwrap()
+    let dir = tempfile::tempdir().unwrap();
+    let path = segment(dir.path(), first, last, last_ms);
+    writer.put_segment(PartSource::File(path), meta).await.unwrap()
+}
+
+/// A segment with one row for each of its revisions.
+pub fn segment(dir: &Path, first: i64, last: i64, last_ms: i64) -> PathBuf {
+    let path = dir.join("segment");
+    let header = Header {
+        origin: Origin { cluster_id: 7, timeline: [1; 16] },
+        first_revision: first,
+        created_ms: last_ms - 1000,
+        writer: "test".into(),
+    };
+    let mut writer = SegmentWriter::create(&path, header).unwrap();
+    for main in first..=last {
+        writer.row(main, last_ms, false, &row(main, 40).encode_to_vec()).unwrap();
+        writer.end_revision().unwrap();
+    }
+    writer.close().unwrap();
+    path
 }
 
 pub async fn put_bundle(writer: &Writer, dir: &Path, host: &str, taken_ms: i64) -> Manifest {
