@@ -62,6 +62,10 @@ fn the_layers_are_in_order() {
     assert!(!closure("boltfile").contains("etcd-disk"), "boltfile knows no etcd");
     assert!(!closure("etcd-disk").contains("kube-storage"), "etcd-disk knows no Kubernetes");
     assert!(!closure("rekindle-world").contains("rekindle-plan"), "the world knows no plans");
+    let vault = closure("rekindle-vault");
+    for above in ["rekindle-world", "rekindle-run", "rekindle-plan", "rekindle"] {
+        assert!(!vault.contains(above), "the vault must not know {above}");
+    }
     assert!(!closure("rekindle-diagnose").contains("rekindle-plan"), "diagnosis knows no plans");
     assert!(closure("rekindle").contains("rekindle-world"), "the check sees edges at all");
 }
