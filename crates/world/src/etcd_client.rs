@@ -3,12 +3,13 @@
 //! One connection per request, to one member alone: what is asked is always what *this* member says. Every wait is
 //! bounded. Start with [`live`] (what an observer wants to know, partial by nature) and [`call`] (one request);
 //! `connect` holds the transport, `live` the probe, `members` the changes of membership, `snapshot` the stream into
-//! a file. Semantics of the calls are those of etcd's `server/etcdserver/api/v3rpc` (3.5 to 3.7).
+//! a file, `watch` a connection that is kept and the stream of changes. Semantics of the calls are those of etcd's `server/etcdserver/api/v3rpc` (3.5 to 3.7).
 
 mod connect;
 mod live;
 mod members;
 mod snapshot;
+mod watch;
 
 use crate::fault::{Fault, Outcome};
 use crate::host::{EtcdCall, HostErrorKind, Reply};
@@ -20,6 +21,7 @@ use rekindle_model::etcd::{EtcdEndpoint, EtcdStatus, HashKv};
 use std::time::{Duration, Instant};
 
 pub use live::live;
+pub use watch::{Change, LeaseTtl, MemberClient, Watch, WatchContent, WatchMessage};
 
 /// Longest wait for the TCP connection and the TLS handshake.
 const CONNECT: Duration = Duration::from_secs(2);

@@ -37,6 +37,11 @@ impl Connection {
         Ok(Self { channel: Channel::Tonic(channel), tls: endpoint.url.starts_with("https:") })
     }
 
+    /// The channel itself, for calls that the client does not have; cheap.
+    pub(super) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
     /// A client on this connection; cheap.
     pub(super) async fn client(&self) -> Outcome<Client> {
         Client::from_channel(self.channel.clone(), None).await.map_err(fault)

@@ -1,0 +1,355 @@
+//! Following: one watch of all keys, at whichever member serves, from the last revision on that was received.
+
+use camino::Utf8PathBuf;
+use etcd_disk::segment::{GapCause, GapSeen, LeaseSeen, Origin};
+use rekindle_model::etcd::EtcdEndpoint;
+use rekindle_world::etcd_client::{MemberClient, Watch, WatchContent, WatchMessage};
+use std::collections::HashSet;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::health::Health;
+use crate::order::Order;
+use crate::probe::Probe;
+use crate::sink::{self, Command, Cut};
+use crate::spool::Spool;
+use crate::{Error, now_ms};
+
+/// Messages between the watch and the disk; each is at most a few MB.
+const QUEUE: usize = 16;
+/// Leases waiting to be asked for.
+const LEASE_QUEUE: usize = 1024;
+/// Known leases are forgotten together beyond this many, and asked for again.
+const LEASES_KNOWN_MAX: usize = 1 << 20;
+/// Between two attempts when no member serves.
+const RETRY: Duration = Duration::from_millis(200);
+/// Progress is asked for this often.
+const PROGRESS: Duration = Duration::from_millis(500);
+/// A watch that is silent for this long, although progress is asked for, is left.
+const SILENT: Duration = Duration::from_secs(3);
+/// Longest wait for a member's status before it is followed.
+const STATUS: Duration = Duration::from_secs(2);
+
+/// What to follow, and where to.
+#[derive(Debug, Clone)]
+pub struct FollowConfig {
+    /// The members, in order of preference.
+    pub endpoints: Vec<EtcdEndpoint>,
+    /// Where the endpoints' certificate files lie under.
+    pub root: Utf8PathBuf,
+    /// The folder of segments.
+    pub spool: Utf8PathBuf,
+    /// The cluster's timeline.
+    pub timeline: [u8; 16],
+    /// The cluster; `None`: that of the spool, or else of the first member that answers.
+    pub cluster_id: Option<u64>,
+    /// Where to begin when the spool is empty; `None`: with the next revision.
+    pub from_revision: Option<i64>,
+    /// This agent's name in the segments.
+    pub writer: String,
+    /// A segment is closed when it has this many bytes,
+    pub segment_bytes: u64,
+    /// or changes that are older than this.
+    pub segment_age: Duration,
+}
+
+/// Follows until `stop` is done, then closes the last segment. Revisions are durable in the spool within a second of their
+/// commit; `health` tells whether they are.
+///
+/// # Errors
+/// [`Error::Spool`] and [`Error::Segment`] when the spool cannot be used. Members that fail are never an error: the next
+/// one is tried, and `health` says so.
+pub async fn follow(
+    config: FollowConfig,
+    health: watch::Sender<Health>,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    if config.endpoints.is_empty() {
+        return Err(Error::NoEndpoint);
+    }
+    let mut stop = pin!(stop);
+    let spool = Spool::open(&config.spool)?;
+    let newest = spool.newest().filter(|(origin, _)| origin.timeline == config.timeline);
+    let mut found = Found {
+        cluster_id: config.cluster_id.or(newest.map(|(origin, _)| origin.cluster_id)),
+        last: newest.map(|(_, last)| last).or(config.from_revision.map(|first| first - 1)),
+        next: 0,
+    };
+    let health = Arc::new(health);
+    // the first member decides what was left open
+    let (client, url) = loop {
+        tokio::select! {
+            member = found.member(&config, &health) => if let Some(member) = member { break member },
+            () = &mut stop => return Ok(()),
+        }
+        tokio::time::sleep(RETRY).await;
+    };
+    let (Some(cluster_id), Some(last)) = (found.cluster_id, found.last) else {
+        return Err(Error::NoEndpoint);
+    };
+    let (commands, queue) = mpsc::channel(QUEUE);
+    let (durable, durable_seen) = watch::channel(last);
+    let cut = Cut {
+        origin: Origin { cluster_id, timeline: config.timeline },
+        writer: config.writer.clone(),
+        segment_bytes: config.segment_bytes,
+        segment_age: config.segment_age,
+    };
+    let mut sink = tokio::task::spawn_blocking(move || sink::run(&spool, &cut, queue, &durable));
+    let (followed, followed_seen) = watch::channel(None);
+    let switch = Arc::new(Notify::new());
+    let (leases, lease_queue) = mpsc::channel(LEASE_QUEUE);
+    let asking = tokio::spawn(ask_for_leases(lease_queue, followed_seen.clone(), commands.clone()));
+    let probe = Probe {
+        endpoints: config.endpoints.clone(),
+        root: config.root.clone(),
+        cluster_id,
+        durable: durable_seen,
+        followed: followed_seen,
+        health: Arc::clone(&health),
+        switch: Arc::clone(&switch),
+        commands: commands.clone(),
+    };
+    let probing = tokio::spawn(probe.run());
+    let mut follower = Follower {
+        order: Order::behind(last),
+        found,
+        commands,
+        followed,
+        switch,
+        leases,
+        leases_known: HashSet::new(),
+        health,
+    };
+    let ended = tokio::select! {
+        () = follower.run(&config, (client, url)) => Ok(()),
+        () = &mut stop => Ok(()),
+        written = &mut sink => Err(written),
+    };
+    drop(follower);
+    asking.abort();
+    probing.abort();
+    // both hold a sender: only without them the sink comes to its end
+    let _ = (asking.await, probing.await);
+    let written = match ended {
+        Ok(()) => sink.await,
+        Err(written) => written,
+    };
+    written.map_err(|_| Error::Sink)?
+}
+
+/// What is known of the cluster.
+struct Found {
+    cluster_id: Option<u64>,
+    last: Option<i64>,
+    /// The endpoint to be tried first.
+    next: usize,
+}
+
+impl Found {
+    /// A member that can be followed; the endpoints in turn.
+    async fn member(
+        &mut self,
+        config: &FollowConfig,
+        health: &watch::Sender<Health>,
+    ) -> Option<(Arc<MemberClient>, String)> {
+        for _ in &config.endpoints {
+            let endpoint = config.endpoints.get(self.next % config.endpoints.len())?;
+            self.next += 1;
+            let tried = tokio::time::timeout(STATUS, self.try_member(config, endpoint)).await;
+            match tried.unwrap_or_else(|_| Err("no status in time".to_owned())) {
+                Ok(client) => return Some((client, endpoint.url.clone())),
+                Err(why) => health.send_modify(|health| {
+                    health.following = None;
+                    if let Some(member) = health.members.iter_mut().find(|m| m.url == endpoint.url) {
+                        member.state = Err(why);
+                    }
+                }),
+            }
+        }
+        None
+    }
+
+    async fn try_member(
+        &mut self,
+        config: &FollowConfig,
+        endpoint: &EtcdEndpoint,
+    ) -> Result<Arc<MemberClient>, String> {
+        let client = MemberClient::open(endpoint, &config.root).await.map_err(|fault| fault.what)?;
+        let status = client.status().await.map_err(|fault| fault.what)?;
+        let id = status.cluster_id.0;
+        if let Some(known) = self.cluster_id.filter(|known| *known != id) {
+            return Err(format!("it is of the cluster {id:x}, not {known:x}"));
+        }
+        if status.is_learner || status.leader.0 == 0 {
+            return Err("it is a learner, or has no leader".to_owned());
+        }
+        // one that came back empty, or from an old copy, or is behind: what it will write at these revisions is not ours
+        if let Some(last) = self.last.filter(|last| status.revision < *last) {
+            return Err(format!("its revision {} is below {last}, which is durable here", status.revision));
+        }
+        self.cluster_id = Some(id);
+        self.last.get_or_insert(status.revision);
+        Ok(Arc::new(client))
+    }
+}
+
+struct Follower {
+    order: Order,
+    found: Found,
+    commands: mpsc::Sender<Command>,
+    followed: watch::Sender<Option<Arc<MemberClient>>>,
+    switch: Arc<Notify>,
+    leases: mpsc::Sender<i64>,
+    leases_known: HashSet<i64>,
+    health: Arc<watch::Sender<Health>>,
+}
+
+impl Follower {
+    /// Follows one member after the other; ends when the sink has.
+    async fn run(&mut self, config: &FollowConfig, first: (Arc<MemberClient>, String)) {
+        let mut member = Some(first);
+        loop {
+            self.found.last = Some(self.order.last);
+            let Some((client, url)) = member.take() else {
+                member = self.found.member(config, &self.health).await;
+                if member.is_none() {
+                    tokio::time::sleep(RETRY).await;
+                }
+                continue;
+            };
+            self.followed.send_replace(Some(Arc::clone(&client)));
+            let left = self.follow(&client, &url).await;
+            self.followed.send_replace(None);
+            self.health.send_modify(|health| {
+                health.following = None;
+                if let Some(member) = health.members.iter_mut().find(|m| m.url == url) {
+                    member.state = Err(left);
+                }
+            });
+            if self.commands.is_closed() {
+                return;
+            }
+        }
+    }
+
+    /// Follows one member until it is to be left: why.
+    async fn follow(&mut self, client: &MemberClient, url: &str) -> String {
+        let mut gap = None;
+        loop {
+            // what was left incomplete comes again
+            self.order = Order::behind(self.order.last);
+            let mut watch = match client.watch(self.order.last + 1).await {
+                Ok(watch) => watch,
+                Err(fault) => return fault.what,
+            };
+            let behind = Command::Behind { last: self.order.last, gap: gap.take() };
+            if self.commands.send(behind).await.is_err() {
+                return "the spool cannot be written".to_owned();
+            }
+            match self.receive(&mut watch, url).await {
+                Ok(compact_revision) => gap = Some(self.jump(compact_revision)),
+                Err(why) => return why,
+            }
+        }
+    }
+
+    /// etcd has compacted what was due: a gap, up to what it still has whole.
+    fn jump(&mut self, compact_revision: i64) -> GapSeen {
+        let first = self.order.last + 1;
+        // of the compact revision itself, rows may be gone
+        let last = compact_revision.max(first);
+        let gap = GapSeen { at_ms: now_ms(), first, last, cause: GapCause::Compacted };
+        self.order = Order::behind(last);
+        self.health.send_modify(|health| health.gaps.push(gap));
+        gap
+    }
+
+    /// Receives until the watch ends: the compact revision if that ended it, else why.
+    async fn receive(&mut self, watch: &mut Watch, url: &str) -> Result<i64, String> {
+        self.health.send_modify(|health| {
+            health.following = Some(url.to_owned());
+            health.watches += 1;
+        });
+        let switch = Arc::clone(&self.switch);
+        let mut asking = tokio::time::interval(PROGRESS);
+        let mut heard = Instant::now();
+        loop {
+            tokio::select! {
+                message = watch.next() => {
+                    heard = Instant::now();
+                    if let Some(compact_revision) = self.message(message.map_err(|fault| fault.what)?).await? {
+                        return Ok(compact_revision);
+                    }
+                }
+                _ = asking.tick() => {
+                    if heard.elapsed() > SILENT {
+                        return Err(format!("silent for {} s", SILENT.as_secs()));
+                    }
+                    watch.request_progress().map_err(|fault| fault.what)?;
+                }
+                () = switch.notified() => return Err("what it sends does not prove that nothing is missing".to_owned()),
+            }
+        }
+    }
+
+    async fn message(&mut self, message: WatchMessage) -> Result<Option<i64>, String> {
+        let received_ms = now_ms();
+        if let Some(known) = self.found.cluster_id.filter(|known| *known != message.cluster_id) {
+            return Err(format!("it is of the cluster {:x}, not {known:x}", message.cluster_id));
+        }
+        let command = match message.content {
+            WatchContent::Compacted { compact_revision } => return Ok(Some(compact_revision)),
+            WatchContent::Created => return Ok(None),
+            WatchContent::Progress => Command::Progress { at_ms: received_ms, revision: message.revision },
+            WatchContent::Changes { changes, complete } => {
+                self.order.take(&changes, complete)?;
+                for change in &changes {
+                    self.see_lease(change.kv.lease);
+                }
+                Command::Changes { received_ms, changes, complete }
+            }
+        };
+        self.commands.send(command).await.map_err(|_| "the spool cannot be written".to_owned())?;
+        Ok(None)
+    }
+
+    /// A lease never seen before is asked for; if too many wait, the next sight of it will do.
+    fn see_lease(&mut self, id: i64) {
+        if id == 0 || self.leases_known.contains(&id) || self.leases.try_send(id).is_err() {
+            return;
+        }
+        if self.leases_known.len() >= LEASES_KNOWN_MAX {
+            self.leases_known.clear();
+        }
+        self.leases_known.insert(id);
+    }
+}
+
+/// Asks the member that is followed for each lease, until one answers.
+async fn ask_for_leases(
+    mut ids: mpsc::Receiver<i64>,
+    followed: watch::Receiver<Option<Arc<MemberClient>>>,
+    commands: mpsc::Sender<Command>,
+) {
+    while let Some(id) = ids.recv().await {
+        let told = loop {
+            let client = followed.borrow().clone();
+            if let Some(client) = client
+                && let Ok(told) = client.lease(id).await
+            {
+                break told;
+            }
+            tokio::time::sleep(RETRY).await;
+        };
+        let gone = told.remaining_s < 0;
+        let granted_ttl_s = if gone { 0 } else { told.granted_s };
+        let lease = LeaseSeen { at_ms: now_ms(), id, granted_ttl_s, remaining_s: told.remaining_s.max(-1) };
+        if commands.send(Command::Lease(lease)).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! The folder of segments: `<first revision>-<n>.seg`, and a lock file that keeps a second agent out. Whoever takes
+//! segments away takes closed ones only.
+
+use camino::{Utf8Path, Utf8PathBuf};
+use etcd_disk::segment::{Header, Origin, SegmentFacts, SegmentWriter, seal};
+use std::fs::{File, OpenOptions};
+
+use crate::{Error, now_ms};
+
+const SUFFIX: &str = "seg";
+
+/// The spool of one stream, locked.
+#[derive(Debug)]
+pub struct Spool {
+    dir: Utf8PathBuf,
+    _lock: File,
+    /// The newest segment found at the start.
+    newest: Option<SegmentFacts>,
+}
+
+impl Spool {
+    /// Opens the folder, creating it if need be, and ends what a killed agent left.
+    ///
+    /// # Errors
+    /// [`Error::Spool`] when another agent uses it; [`Error::Segment`] on damage that no crash leaves.
+    pub fn open(dir: &Utf8Path) -> Result<Self, Error> {
+        let io = |why| move |e| Error::Spool { path: dir.to_owned(), why, source: Some(e) };
+        std::fs::create_dir_all(dir).map_err(io("it cannot be created"))?;
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(dir.join("lock"));
+        let lock = lock.map_err(io("its lock cannot be opened"))?;
+        if lock.try_lock().is_err() {
+            return Err(Error::Spool { path: dir.to_owned(), why: "another agent uses it", source: None });
+        }
+        let mut newest: Option<SegmentFacts> = None;
+        for path in segments(dir).map_err(io("it cannot be listed"))? {
+            let facts = match seal(path.as_std_path()) {
+                // killed before its header was on the disk: nothing was ever in it
+                Err(etcd_disk::Error::Segment { offset, .. }) if offset < HEADER_END => {
+                    let aside = path.with_extension("headless");
+                    std::fs::rename(&path, aside).map_err(io("an empty segment cannot be set aside"))?;
+                    continue;
+                }
+                sealed => sealed?,
+            };
+            if newest.as_ref().is_none_or(|known| facts.last_revision >= known.last_revision) {
+                newest = Some(facts);
+            }
+        }
+        Ok(Self { dir: dir.to_owned(), _lock: lock, newest })
+    }
+
+    /// The stream that the folder holds, and the last durable revision of it.
+    pub fn newest(&self) -> Option<(Origin, i64)> {
+        self.newest.as_ref().map(|facts| (facts.header.origin, facts.last_revision))
+    }
+
+    /// Begins a segment.
+    pub(crate) fn begin(
+        &self,
+        origin: Origin,
+        first_revision: i64,
+        writer: &str,
+    ) -> Result<SegmentWriter, Error> {
+        let header = Header { origin, first_revision, created_ms: now_ms(), writer: writer.to_owned() };
+        for n in 0.. {
+            let path = self.dir.join(format!("{first_revision:019}-{n}.{SUFFIX}"));
+            if !path.exists() {
+                return Ok(SegmentWriter::create(path.as_std_path(), header)?);
+            }
+        }
+        Err(Error::Spool { path: self.dir.clone(), why: "it is full of segments", source: None })
+    }
+}
+
+/// Where the first frame of every segment begins.
+const HEADER_END: u64 = 9;
+
+/// The segments of a spool, closed or not, by first revision.
+///
+/// # Errors
+/// When the folder cannot be listed.
+pub fn segments(dir: &Utf8Path) -> std::io::Result<Vec<Utf8PathBuf>> {
+    let mut found = Vec::new();
+    for entry in dir.read_dir_utf8()? {
+        let path = entry?.into_path();
+        if path.extension() == Some(SUFFIX) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
