@@ -198,6 +198,18 @@ impl Identities {
     }
 }
 
+/// Proves that whoever holds `identities` can read what is encrypted to `recipients`: by doing it once.
+///
+/// # Errors
+/// [`Error::Encrypt`], [`Error::Decrypt`], [`Error::Content`].
+pub fn prove(recipients: &Recipients, identities: &Identities) -> Result<()> {
+    const OBJECT: &str = "the proof";
+    const CONTENT: &[u8] = b"who can read this can read the backups";
+    let mut stored = Vec::new();
+    let sealed = crate::seal::seal(OBJECT, CONTENT, None, recipients, &mut stored)?;
+    crate::seal::unseal(OBJECT, &sealed.part(OBJECT.into()), &*stored, identities, std::io::sink())
+}
+
 /// A small text file that holds a secret.
 fn read_small(path: &Path) -> Result<Redacted<String>> {
     use std::io::Read;

@@ -22,6 +22,7 @@ pub mod keys;
 pub mod manifest;
 pub mod names;
 mod prune;
+mod publish;
 pub mod retention;
 mod seal;
 mod store;

@@ -6,10 +6,12 @@
 use crate::chain::{joined, removed};
 use crate::error::{Error, Result};
 use crate::history::History;
+use crate::keys::SigningKey;
 use crate::manifest::{Content, Link, Manifest, Part, Prune};
-use crate::names::{self, PartKind};
+use crate::names::{self, PartKind, WriterName};
+use crate::publish::Publisher;
 use crate::retention::{Kept, Proved, Retention, covers};
-use crate::vault::Loaded;
+use crate::vault::{Loaded, Vault};
 use crate::verify::Fault;
 use crate::writer::Writer;
 use schemars::JsonSchema;
@@ -61,14 +63,42 @@ pub struct Removed {
     pub size_bytes: u64,
 }
 
-impl Writer {
+impl Vault {
     /// Removes what `retention` does not keep at `now_ms`. Reads the newest full first, and older ones until one is
     /// good: that one stays whatever the rules say.
     ///
     /// # Errors
-    /// [`Error::NoGoodFull`] when something would be removed and no full is good; [`Error::Store`] when the store can't
-    /// be read or the record not be written. What could not be removed is told in the report.
+    /// [`Error::NoGoodFull`] when there are fulls and none is good; [`Error::NoConditionalPut`], [`Error::UnknownSigner`] as
+    /// [`Vault::writer`]; [`Error::Store`] when the store can't be read or the record not be written. What could not be
+    /// removed is told in the report.
+    pub async fn prune(
+        &self,
+        name: WriterName,
+        key: SigningKey,
+        retention: &Retention,
+        now_ms: i64,
+        dry_run: bool,
+    ) -> Result<PruneReport> {
+        let publisher = Publisher::new(self, name, key)?;
+        if !dry_run {
+            self.store.probe().await?;
+        }
+        publisher.prune(retention, now_ms, dry_run).await
+    }
+}
+
+impl Writer {
+    /// As [`Vault::prune`].
+    ///
+    /// # Errors
+    /// As [`Vault::prune`].
     pub async fn prune(&self, retention: &Retention, now_ms: i64, dry_run: bool) -> Result<PruneReport> {
+        self.publisher.prune(retention, now_ms, dry_run).await
+    }
+}
+
+impl Publisher {
+    async fn prune(&self, retention: &Retention, now_ms: i64, dry_run: bool) -> Result<PruneReport> {
         let vault = &self.vault;
         let loaded = vault.load().await?;
         let history = History::new(&vault.cluster, &loaded.manifests);
@@ -105,6 +135,11 @@ impl Writer {
         let vault = &self.vault;
         let mut fulls: Vec<_> = history.timelines.iter().flat_map(|timeline| &timeline.fulls).collect();
         fulls.sort_by_key(|full| std::cmp::Reverse((full.content.taken_ms, full.sequence)));
+        if fulls.is_empty() {
+            let all = history.timelines.iter().flat_map(|t| &t.segments).map(|s| s.sequence);
+            let all = all.chain(history.bundles.iter().map(|bundle| bundle.sequence));
+            return Ok(all.map(|sequence| (sequence, vec!["no full is there yet".to_owned()])).collect());
+        }
         let mut good = None;
         for full in fulls {
             match vault.verify_stored(&full.content.part).await {

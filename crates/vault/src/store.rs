@@ -171,7 +171,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NoConditionalPut`], [`Error::Store`].
-    pub(crate) async fn probe(&self) -> Result<()> {
+    pub async fn probe(&self) -> Result<()> {
         let name = format!("probe/{}", uuid::Uuid::now_v7());
         if !self.create(&name, "first").await? || self.create(&name, "second").await? {
             let _ = self.remove(&name).await;

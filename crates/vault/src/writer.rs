@@ -1,33 +1,21 @@
-//! Writing: parts under unique names, then the manifest that makes them a backup, at the next free place in the chain.
+//! Writing: parts under unique names, then the manifest that makes them a backup (`publish.rs`).
 
 use crate::error::{Error, Result};
 use crate::keys::{Recipients, SigningKey};
-use crate::manifest::{
-    API_VERSION, Bundle, ClusterIdentity, Content, Full, Link, MANIFEST_MAX_BYTES, Manifest, Segment,
-    TimelineRef,
-};
-use crate::names::{self, PartKind, SEQUENCE_MAX, WriterName};
+use crate::manifest::{Bundle, ClusterIdentity, Content, Full, Manifest, Segment, TimelineRef};
+use crate::names::{self, PartKind, WriterName};
+use crate::publish::Publisher;
 use crate::upload::{PartSource, upload};
 use crate::vault::Vault;
-use crate::{hex, now_ms};
 use etcd_disk::snapshot::Verified;
 use rekindle_model::MemberId;
 use rekindle_model::etcd::{EtcdMember, HashKv};
-use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-
-/// So many writers may take the next place before this one gives up.
-const TRIES: usize = 100;
 
 /// Writes into a cluster's folder.
 pub struct Writer {
-    pub(crate) vault: Vault,
-    name: WriterName,
-    key: SigningKey,
+    pub(crate) publisher: Publisher,
     recipients: Recipients,
-    /// The newest manifest seen: listing goes on from there.
-    newest: Mutex<Option<Link>>,
 }
 
 /// What is said of a full beside what is in it.
@@ -88,12 +76,9 @@ impl Vault {
     /// # Errors
     /// [`Error::NoConditionalPut`], [`Error::UnknownSigner`], [`Error::Store`].
     pub async fn writer(&self, name: WriterName, key: SigningKey, recipients: Recipients) -> Result<Writer> {
-        if !self.trusts(key.signer()) {
-            let object = self.object("manifest");
-            return Err(Error::UnknownSigner { object, signer: key.signer().to_string() });
-        }
+        let publisher = Publisher::new(self, name, key)?;
         self.store.probe().await?;
-        Ok(Writer { vault: self.clone(), name, key, recipients, newest: Mutex::default() })
+        Ok(Writer { publisher, recipients })
     }
 }
 
@@ -109,13 +94,14 @@ impl Writer {
         if !verified.trailer {
             return Err(changed());
         }
-        let name = names::new_part(PartKind::Full, &self.name);
+        let name = names::new_part(PartKind::Full, &self.publisher.name);
         let source = PartSource::File(path.to_owned());
         let sealed =
-            upload(&self.vault.store, &name, source, Some(verified.db_bytes), &self.recipients).await?;
+            upload(&self.publisher.vault.store, &name, source, Some(verified.db_bytes), &self.recipients)
+                .await?;
         if sealed.head_sha256.as_ref() != Some(&verified.sha256) {
             // no manifest names it: it is only in the way
-            let _ = self.vault.store.remove(&name).await;
+            let _ = self.publisher.vault.store.remove(&name).await;
             return Err(changed());
         }
         let hash = verified.hash_kv;
@@ -145,7 +131,7 @@ impl Writer {
             cluster_version: verified.facts.cluster_version,
             storage_version: verified.facts.storage_version,
         };
-        self.publish(Content::Full(full)).await
+        self.publisher.publish(Content::Full(full)).await
     }
 
     /// Puts a stretch of the change stream into the vault.
@@ -153,13 +139,13 @@ impl Writer {
     /// # Errors
     /// [`Error::Contradiction`] when its revisions are out of order; [`Error::Local`], [`Error::Store`].
     pub async fn put_segment(&self, source: PartSource, meta: SegmentMeta) -> Result<Manifest> {
-        let name = names::new_part(PartKind::Segment, &self.name);
+        let name = names::new_part(PartKind::Segment, &self.publisher.name);
         let SegmentMeta { first_revision, last_revision, .. } = meta;
         if first_revision < 1 || first_revision > last_revision {
             let what = format!("revisions {first_revision} to {last_revision}");
-            return Err(Error::Contradiction { object: self.vault.object(&name), what });
+            return Err(Error::Contradiction { object: self.publisher.vault.object(&name), what });
         }
-        let sealed = upload(&self.vault.store, &name, source, None, &self.recipients).await?;
+        let sealed = upload(&self.publisher.vault.store, &name, source, None, &self.recipients).await?;
         let segment = Segment {
             part: sealed.part(name),
             identity: meta.identity,
@@ -172,7 +158,7 @@ impl Writer {
             member: meta.member,
             hash_kv: meta.samples,
         };
-        self.publish(Content::Segment(segment)).await
+        self.publisher.publish(Content::Segment(segment)).await
     }
 
     /// Puts a tar archive of a host's files into the vault.
@@ -180,70 +166,13 @@ impl Writer {
     /// # Errors
     /// [`Error::Local`], [`Error::Store`].
     pub async fn put_bundle(&self, archive: PathBuf, meta: BundleMeta) -> Result<Manifest> {
-        let name = names::new_part(PartKind::Bundle, &self.name);
+        let name = names::new_part(PartKind::Bundle, &self.publisher.name);
         let sealed =
-            upload(&self.vault.store, &name, PartSource::File(archive), None, &self.recipients).await?;
+            upload(&self.publisher.vault.store, &name, PartSource::File(archive), None, &self.recipients)
+                .await?;
         let BundleMeta { identity, host, taken_ms } = meta;
-        self.publish(Content::Bundle(Bundle { part: sealed.part(name), identity, host, taken_ms })).await
-    }
-
-    /// Signs and writes a manifest at the next free place. When another writer takes that place first, the one behind
-    /// it is tried: no writer ever replaces what another wrote.
-    pub(crate) async fn publish(&self, content: Content) -> Result<Manifest> {
-        let mut manifest = Manifest {
-            api_version: API_VERSION.into(),
-            cluster: self.vault.cluster.clone(),
-            sequence: 0,
-            before: None,
-            writer: self.name.clone(),
-            written_ms: now_ms(),
-            program: concat!("rekindle ", env!("CARGO_PKG_VERSION")).into(),
-            content,
-        };
-        for _ in 0..TRIES {
-            manifest.before = self.newest().await?;
-            manifest.sequence = manifest.before.as_ref().map_or(0, |before| before.sequence) + 1;
-            if manifest.sequence > SEQUENCE_MAX {
-                return Err(self.no_sequence("the last number is taken"));
-            }
-            let bytes = manifest.sealed(&self.key)?;
-            let name = manifest.name();
-            // a retried request whose first answer was lost finds its own object there
-            let ours = self.vault.store.create(&name, bytes.clone()).await?
-                || self.vault.store.read_small(&name, MANIFEST_MAX_BYTES).await?.is_some_and(|b| b == bytes);
-            if ours {
-                self.remember(Link { sequence: manifest.sequence, sha256: hex(&Sha256::digest(&bytes)) });
-                return Ok(manifest);
-            }
-        }
-        Err(self.no_sequence("other writers took every number that was tried"))
-    }
-
-    fn no_sequence(&self, why: &'static str) -> Error {
-        Error::NoSequence { cluster: self.vault.cluster.to_string(), why }
-    }
-
-    fn remember(&self, link: Link) {
-        let mut newest = self.newest.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if newest.as_ref().is_none_or(|known| known.sequence < link.sequence) {
-            *newest = Some(link);
-        }
-    }
-
-    /// The newest object in the manifest folder, whoever wrote it.
-    async fn newest(&self) -> Result<Option<Link>> {
-        let known = self.newest.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        let after = known.as_ref().map(|link| names::manifest(link.sequence));
-        let listed = self.vault.store.list("manifest", after.as_deref()).await?;
-        let Some(sequence) = listed.iter().filter_map(|file| names::sequence_of(&file.file)).max() else {
-            return Ok(known);
-        };
-        let name = names::manifest(sequence);
-        let Some(bytes) = self.vault.store.read_small(&name, MANIFEST_MAX_BYTES).await? else {
-            return Err(self.no_sequence("the newest manifest went away while it was read"));
-        };
-        let link = Link { sequence, sha256: hex(&Sha256::digest(&bytes)) };
-        self.remember(link.clone());
-        Ok(Some(link))
+        self.publisher
+            .publish(Content::Bundle(Bundle { part: sealed.part(name), identity, host, taken_ms }))
+            .await
     }
 }

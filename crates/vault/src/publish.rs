@@ -1,0 +1,93 @@
+//! Taking a place in the chain: the one thing that writers race for.
+
+use crate::error::{Error, Result};
+use crate::keys::SigningKey;
+use crate::manifest::{API_VERSION, Content, Link, MANIFEST_MAX_BYTES, Manifest};
+use crate::names::{self, SEQUENCE_MAX, WriterName};
+use crate::vault::Vault;
+use crate::{hex, now_ms};
+use sha2::{Digest, Sha256};
+use std::sync::Mutex;
+
+/// So many writers may take the next place before this one gives up.
+const TRIES: usize = 100;
+
+/// Signs and writes manifests.
+pub(crate) struct Publisher {
+    pub(crate) vault: Vault,
+    pub(crate) name: WriterName,
+    key: SigningKey,
+    /// The newest manifest seen: listing goes on from there.
+    newest: Mutex<Option<Link>>,
+}
+
+impl Publisher {
+    /// The vault must trust the key, or nobody could read back what was written.
+    pub(crate) fn new(vault: &Vault, name: WriterName, key: SigningKey) -> Result<Self> {
+        if !vault.trusts(key.signer()) {
+            let object = vault.object("manifest");
+            return Err(Error::UnknownSigner { object, signer: key.signer().to_string() });
+        }
+        Ok(Self { vault: vault.clone(), name, key, newest: Mutex::default() })
+    }
+
+    /// Signs and writes a manifest at the next free place. When another writer takes that place first, the one behind
+    /// it is tried: no writer ever replaces what another wrote.
+    pub(crate) async fn publish(&self, content: Content) -> Result<Manifest> {
+        let mut manifest = Manifest {
+            api_version: API_VERSION.into(),
+            cluster: self.vault.cluster.clone(),
+            sequence: 0,
+            before: None,
+            writer: self.name.clone(),
+            written_ms: now_ms(),
+            program: concat!("rekindle ", env!("CARGO_PKG_VERSION")).into(),
+            content,
+        };
+        for _ in 0..TRIES {
+            manifest.before = self.newest().await?;
+            manifest.sequence = manifest.before.as_ref().map_or(0, |before| before.sequence) + 1;
+            if manifest.sequence > SEQUENCE_MAX {
+                return Err(self.no_sequence("the last number is taken"));
+            }
+            let bytes = manifest.sealed(&self.key)?;
+            let name = manifest.name();
+            // a retried request whose first answer was lost finds its own object there
+            let ours = self.vault.store.create(&name, bytes.clone()).await?
+                || self.vault.store.read_small(&name, MANIFEST_MAX_BYTES).await?.is_some_and(|b| b == bytes);
+            if ours {
+                self.remember(Link { sequence: manifest.sequence, sha256: hex(&Sha256::digest(&bytes)) });
+                return Ok(manifest);
+            }
+        }
+        Err(self.no_sequence("other writers took every number that was tried"))
+    }
+
+    fn no_sequence(&self, why: &'static str) -> Error {
+        Error::NoSequence { cluster: self.vault.cluster.to_string(), why }
+    }
+
+    fn remember(&self, link: Link) {
+        let mut newest = self.newest.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if newest.as_ref().is_none_or(|known| known.sequence < link.sequence) {
+            *newest = Some(link);
+        }
+    }
+
+    /// The newest object in the manifest folder, whoever wrote it.
+    async fn newest(&self) -> Result<Option<Link>> {
+        let known = self.newest.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let after = known.as_ref().map(|link| names::manifest(link.sequence));
+        let listed = self.vault.store.list("manifest", after.as_deref()).await?;
+        let Some(sequence) = listed.iter().filter_map(|file| names::sequence_of(&file.file)).max() else {
+            return Ok(known);
+        };
+        let name = names::manifest(sequence);
+        let Some(bytes) = self.vault.store.read_small(&name, MANIFEST_MAX_BYTES).await? else {
+            return Err(self.no_sequence("the newest manifest went away while it was read"));
+        };
+        let link = Link { sequence, sha256: hex(&Sha256::digest(&bytes)) };
+        self.remember(link.clone());
+        Ok(Some(link))
+    }
+}
