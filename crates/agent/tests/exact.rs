@@ -2,6 +2,7 @@
 //! spooled, the store is rebuilt at random revisions: every row as the live store had it, the HashKV that the live member
 //! answered then, and a real etcd that boots from it and agrees.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+#![allow(clippy::print_stdout)] // the figures
 
 mod common;
 
@@ -218,6 +219,27 @@ fn boots(line: &str, lived: &Lived, point: i64, form: Form, dir: &Path) -> Vec<s
     content
 }
 
+/// Had the cluster answered otherwise, nothing would be restored.
+fn a_wrong_answer_is_told(lived: &Lived, cluster: &Cluster, dir: &Path) {
+    let changes = Changes::open(&lived.segments, Point::Revision(lived.last)).unwrap();
+    let header = changes.segments()[0].header.clone();
+    let path = dir.join("wrong.seg");
+    let mut writer = SegmentWriter::create(&path, header).unwrap();
+    let hash_kv = HashKv { hash: 1, revision: lived.last, compact_revision: lived.base_compact };
+    writer.hash_kv(&HashSample { at_ms: 0, hash_kv }).unwrap();
+    writer.close().unwrap();
+    let segments: Vec<PathBuf> = lived.segments.iter().cloned().chain([path]).collect();
+    let changes = Changes::open(&segments, Point::Latest).unwrap();
+    let base = SnapshotFile::open(&lived.base, TrailerPolicy::Required).unwrap();
+    let options = RestoreOptions { changes: Some(&changes), ..RestoreOptions::default() };
+    for form in [Form::Exact, Form::BumpedBy { revisions: 1000 }] {
+        let out = dir.join("wrong.db");
+        let told = write_db(&base, form, &cluster.founded(), &options, &out, &mut |_, _| ()).unwrap_err();
+        assert!(matches!(told, etcd_disk::Error::Proof { answered: 1, .. }), "{told}");
+        assert!(!out.exists());
+    }
+}
+
 async fn any_revision_comes_back(line: &str) {
     let dir = tempfile::tempdir().unwrap();
     let (mut cluster, mut lived) = live(line, dir.path()).await;
@@ -232,6 +254,7 @@ async fn any_revision_comes_back(line: &str) {
             _ => random.random_range(lived.base_revision..=lived.last),
         })
         .collect();
+    a_wrong_answer_is_told(&lived, &cluster, dir.path());
     let mut proved = 0;
     for point in &points {
         let restored = rows_are_exact(&lived, *point, &cluster, dir.path());
