@@ -56,6 +56,8 @@ pub(crate) enum Verb {
     Runs(Runs),
     /// Save, verify, restore and export etcd snapshots.
     Snapshot(Snapshot),
+    /// Take, list, verify and prune backups in a vault.
+    Backup(crate::commands::backup::Backup),
     /// Print a shell completion script.
     Completion {
         /// Shell.
@@ -85,6 +87,16 @@ pub(crate) enum Kind {
     RunReport,
     /// What the `snapshot` verbs print.
     SnapshotReport,
+    /// What `backup init` prints.
+    BackupInit,
+    /// What `backup run` and `backup show` print.
+    BackupReport,
+    /// What `backup list` prints.
+    BackupList,
+    /// What `backup verify` prints.
+    BackupVerification,
+    /// What `backup prune` prints.
+    BackupPrune,
 }
 
 /// How hosts are reached.
@@ -291,6 +303,13 @@ pub(crate) enum SnapshotVerb {
 pub(crate) struct SnapshotSave {
     /// File to write; it must not exist.
     pub(crate) file: Utf8PathBuf,
+    #[command(flatten)]
+    pub(crate) etcd: EtcdFlags,
+}
+
+/// Which etcd is asked.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct EtcdFlags {
     /// etcd endpoints, tried in this order. Default: the etcd of this host, read from its manifest or unit.
     #[arg(long, value_delimiter = ',', env = "ETCDCTL_ENDPOINTS")]
     pub(crate) endpoints: Vec<String>,

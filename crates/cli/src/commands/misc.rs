@@ -1,5 +1,6 @@
 //! Completion, manual page, schemas, and the far end of an SSH channel.
 
+use super::backup::{BackupInit, BackupList, BackupPrune, BackupReport, BackupVerification};
 use super::snapshot::SnapshotReport;
 use crate::args::{Args, Kind};
 use crate::connect;
@@ -33,6 +34,11 @@ pub(super) fn schema(kind: Kind, output: &Output) -> Result<Exit, Failure> {
         Kind::Plan => schema_for!(Plan),
         Kind::RunReport => schema_for!(RunReport),
         Kind::SnapshotReport => schema_for!(SnapshotReport),
+        Kind::BackupInit => schema_for!(BackupInit),
+        Kind::BackupReport => schema_for!(BackupReport),
+        Kind::BackupList => schema_for!(BackupList),
+        Kind::BackupVerification => schema_for!(BackupVerification),
+        Kind::BackupPrune => schema_for!(BackupPrune),
     };
     let text = serde_json::to_string_pretty(&schema).doing(|| "cannot render the schema".into())?;
     output.data(&(text + "\n"))?;

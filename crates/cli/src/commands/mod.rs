@@ -1,6 +1,7 @@
 //! One file a verb. Each takes its arguments, calls the libraries, renders, and says the exit code.
 
 mod apply;
+pub(crate) mod backup;
 mod check;
 mod misc;
 mod plan;
@@ -22,6 +23,7 @@ pub(crate) fn run(args: Args, output: &Output) -> Result<Exit, Failure> {
         Verb::Recover(args) => recover::run(&args, output),
         Verb::Runs(args) => runs::run(&args, output),
         Verb::Snapshot(args) => snapshot::run(args, output),
+        Verb::Backup(args) => backup::run(args, output),
         Verb::Completion { shell } => misc::completion(shell, output),
         Verb::Man => misc::man(output),
         Verb::Schema { kind } => misc::schema(kind, output),

@@ -3,7 +3,7 @@
 mod export;
 mod report;
 mod restore;
-mod save;
+pub(super) mod save;
 mod verify;
 
 pub(crate) use report::SnapshotReport;
@@ -39,7 +39,7 @@ fn open(file: &Utf8Path, skip_hash_check: bool) -> Result<SnapshotFile, Failure>
 }
 
 /// A progress callback that draws one bar on a terminal.
-fn bar(output: &Output, label: &str) -> impl FnMut(u64, u64) + use<> {
+pub(super) fn bar(output: &Output, label: &str) -> impl FnMut(u64, u64) + use<> {
     let bar = output.live.then(|| byte_bar(label));
     move |done, total| {
         if let Some(bar) = &bar {

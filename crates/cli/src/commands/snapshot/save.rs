@@ -1,7 +1,7 @@
 //! `rekindle snapshot save FILE`: streamed aside, verified (stream hash, structure, HashKV against the member), renamed.
 
 use super::{SnapshotReport, open};
-use crate::args::SnapshotSave;
+use crate::args::{EtcdFlags, SnapshotSave};
 use crate::connect;
 use crate::exit::Exit;
 use crate::failure::{Doing, Failure};
@@ -23,7 +23,7 @@ pub(super) fn run(args: &SnapshotSave, output: &Output) -> Result<Exit, Failure>
 
 async fn save(args: &SnapshotSave, file: &Utf8Path, output: &Output) -> Result<Exit, Failure> {
     let host = connect::local("/".into());
-    let endpoints = endpoints(args, &*host).await?;
+    let endpoints = endpoints(&args.etcd, &*host).await?;
     let part = Utf8PathBuf::from(format!("{file}.rekindle-part"));
     let mut failures = Vec::new();
     for endpoint in &endpoints {
@@ -45,7 +45,10 @@ async fn save(args: &SnapshotSave, file: &Utf8Path, output: &Output) -> Result<E
 }
 
 /// The endpoints given, or the etcd of this host.
-async fn endpoints(args: &SnapshotSave, host: &dyn Host) -> Result<Vec<EtcdEndpoint>, Failure> {
+pub(in crate::commands) async fn endpoints(
+    args: &EtcdFlags,
+    host: &dyn Host,
+) -> Result<Vec<EtcdEndpoint>, Failure> {
     let path = |p: &Option<Utf8PathBuf>| p.clone().map(HostPath::from);
     if !args.endpoints.is_empty() {
         let (cacert, cert, key) = (path(&args.cacert), path(&args.cert), path(&args.key));
@@ -75,7 +78,8 @@ async fn endpoints(args: &SnapshotSave, host: &dyn Host) -> Result<Vec<EtcdEndpo
     }
 }
 
-async fn save_from(
+/// Saves to `part` from one endpoint, verifies it, and compares its HashKV with the member's.
+pub(in crate::commands) async fn save_from(
     endpoint: &EtcdEndpoint,
     host: &dyn Host,
     part: &Utf8Path,

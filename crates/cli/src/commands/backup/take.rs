@@ -1,0 +1,111 @@
+//! `rekindle backup run`: a snapshot as `snapshot save` takes it (verified, compared with the member), then into the vault.
+
+use super::args::Run;
+use super::report::BackupReport;
+use super::{cluster_name, recipients, signing_key, store, writer_name};
+use crate::commands::snapshot::save;
+use crate::connect;
+use crate::exit::Exit;
+use crate::failure::{Doing, Failure};
+use crate::output::Output;
+use camino::{Utf8Path, Utf8PathBuf};
+use etcd_disk::snapshot::{SnapshotFile, TrailerPolicy, Verified};
+use rekindle_model::etcd::{EtcdEndpoint, EtcdStatus};
+use rekindle_vault::manifest::ClusterIdentity;
+use rekindle_vault::{ClusterName, FullMeta, Vault};
+use rekindle_world::Host;
+
+/// A snapshot taken, and of whom.
+struct Taken {
+    status: EtcdStatus,
+    taken_ms: i64,
+    verified: Verified,
+}
+
+pub(super) async fn run(args: &Run, output: &Output) -> Result<Exit, Failure> {
+    // what would make the backup useless shows before etcd is asked for anything
+    let (store, key, recipients) =
+        (store(&args.place)?, signing_key(&args.signing_key)?, recipients(&args.encrypt)?);
+    let named = args.cluster.as_deref().map(cluster_name).transpose()?;
+    std::fs::create_dir_all(&args.scratch).doing(|| format!("cannot make {}", args.scratch))?;
+    let scratch = tempfile::Builder::new()
+        .prefix(".rekindle-backup-")
+        .tempdir_in(&args.scratch)
+        .doing(|| format!("cannot make a folder in {}", args.scratch))?;
+    let file = Utf8PathBuf::try_from(scratch.path().join("snapshot.db"))
+        .doing(|| format!("{} is not UTF-8", args.scratch))?;
+
+    let host = connect::local("/".into());
+    let endpoints = save::endpoints(&args.etcd, &*host).await?;
+    let taken = take(&endpoints, &*host, &file, output).await?;
+    let identity = ClusterIdentity {
+        kube_system_uid: kube_system_uid(&file)?,
+        etcd_cluster_id: Some(taken.status.cluster_id),
+    };
+    let cluster = match named {
+        Some(cluster) => cluster,
+        None => own_name(&identity)?,
+    };
+    let into = || format!("cannot put the backup into {}", store.url());
+    let vault = Vault::new(&store, cluster, &[key.signer()]).doing(into)?;
+    let writer = vault.writer(writer_name()?, key, recipients).await.doing(into)?;
+    let (history, _) = vault.history().await.doing(into)?;
+    let meta = FullMeta {
+        timeline: history.timeline_for(&identity, taken.verified.revision),
+        identity,
+        taken_ms: taken.taken_ms,
+        etcd_version: Some(taken.status.version),
+        samples: Vec::new(),
+        verified: taken.verified,
+    };
+    let manifest = writer.put_full(file.as_std_path(), meta).await.doing(into)?;
+    let report = BackupReport::new(store.url(), manifest);
+    output.document(&report, |_| report.table())?;
+    Ok(Exit::Ok)
+}
+
+/// The first endpoint that gives a sound snapshot.
+async fn take(
+    endpoints: &[EtcdEndpoint],
+    host: &dyn Host,
+    file: &Utf8Path,
+    output: &Output,
+) -> Result<Taken, Failure> {
+    let mut last = Failure::usage("no endpoint was given");
+    for endpoint in endpoints {
+        let taken_ms = jiff::Timestamp::now().as_millisecond();
+        let taken = async {
+            let status = host.etcd_status(endpoint).await;
+            let status = status.doing(|| format!("{} does not answer", endpoint.url))?;
+            let verified = save::save_from(endpoint, host, file, output).await?;
+            Ok(Taken { status, taken_ms, verified })
+        };
+        match taken.await {
+            Ok(taken) => return Ok(taken),
+            Err(failure) => {
+                let _ = std::fs::remove_file(file);
+                output.say(&format!("{}: not saved from here, trying the next endpoint", endpoint.url));
+                last = failure;
+            }
+        }
+    }
+    Err(last)
+}
+
+/// Whose data a snapshot is; none when it has no such namespace (an etcd that serves no Kubernetes).
+fn kube_system_uid(file: &Utf8Path) -> Result<Option<String>, Failure> {
+    let unread = || format!("cannot read the namespace kube-system in {file}");
+    let snapshot = SnapshotFile::open(file.as_std_path(), TrailerPolicy::Required).doing(unread)?;
+    let key = kube_storage::kube_system_key(kube_storage::keys::DEFAULT_PREFIX);
+    let found = etcd_disk::live::get(snapshot.bolt(), file.as_std_path(), key.as_bytes()).doing(unread)?;
+    found.map(|row| kube_storage::namespace_uid(&row.value)).transpose().doing(unread)
+}
+
+fn own_name(identity: &ClusterIdentity) -> Result<ClusterName, Failure> {
+    let name = match (&identity.kube_system_uid, identity.etcd_cluster_id) {
+        (Some(uid), _) => uid.to_ascii_lowercase(),
+        (None, Some(id)) => format!("etcd-{id}"),
+        (None, None) => String::new(),
+    };
+    cluster_name(&name).map_err(|failure| failure.hint("name the cluster with --cluster"))
+}

@@ -1,0 +1,36 @@
+//! `rekindle backup verify`
+
+use super::args::Verify;
+use super::report::BackupVerification;
+use super::{open, passphrase};
+use crate::commands::snapshot::bar;
+use crate::exit::Exit;
+use crate::failure::{Doing, Failure};
+use crate::output::Output;
+use rekindle_vault::{Identities, VerifyLevel};
+use std::sync::Arc;
+
+pub(super) async fn run(args: &Verify, output: &Output) -> Result<Exit, Failure> {
+    let identities = match (&args.identity, &args.passphrase_file) {
+        (Some(path), _) => {
+            Some(Identities::read(path.as_std_path()).doing(|| "no identity to read with".into())?)
+        }
+        (None, Some(path)) => Some(Identities::passphrase(passphrase(path)?)),
+        (None, None) => None,
+    };
+    let level = match identities {
+        None => VerifyLevel::Stored,
+        Some(identities) => {
+            std::fs::create_dir_all(&args.scratch).doing(|| format!("cannot make {}", args.scratch))?;
+            VerifyLevel::Content { identities: Arc::new(identities), scratch: args.scratch.clone().into() }
+        }
+    };
+    let vault = open(&args.read).await?;
+    let url = &args.read.place.url;
+    let report =
+        vault.verify(&level, &mut bar(output, "verifying")).await.doing(|| format!("cannot read {url}"))?;
+    let exit = if report.faults.is_empty() { Exit::Ok } else { Exit::Findings };
+    let report = BackupVerification::new(url, report);
+    output.document(&report, |_| report.table())?;
+    Ok(exit)
+}
