@@ -38,8 +38,11 @@ pub(crate) struct Merge<'c> {
 }
 
 impl<'c> Merge<'c> {
-    /// Rows of the revisions `from` to `until`, both included; segments by first revision.
-    pub(crate) fn new(segments: &'c [SegmentFacts], from: i64, until: i64) -> Self {
+    /// Rows of the revisions behind `base` up to `until`, both included; before them those of `base` itself, if a segment
+    /// has them. Segments by first revision.
+    pub(crate) fn new(segments: &'c [SegmentFacts], base: i64, until: i64) -> Self {
+        let held = segments.iter().any(|s| s.header.first_revision <= base && base <= s.last_revision);
+        let from = if held { base } else { base + 1 };
         Self { waiting: segments, open: Vec::new(), from, until, next: from }
     }
 

@@ -87,6 +87,22 @@ fn overlapping_segments_are_one_stream_with_the_earliest_times() {
 }
 
 #[test]
+fn a_stream_that_begins_right_behind_the_snapshot_is_read() {
+    let mut folder = Folder::new();
+    folder.add(5, 6, 0);
+    folder.add(7, 7, 0);
+    let changes = Changes::open(&folder.1, Point::Latest).unwrap();
+    let mains = |base| -> Vec<i64> {
+        rows_of(&changes, base, 9).unwrap().iter().filter(|row| row.1 == 0).map(|row| row.0).collect()
+    };
+    assert_eq!(mains(4), [5, 6, 7]);
+    assert_eq!(mains(6), [6, 7], "the snapshot's own revision too, to be compared");
+    assert_eq!(mains(3), Vec::<i64>::new(), "never over a gap");
+    assert_eq!(mains(7), [7]);
+    assert_eq!(folder.plan(4, Point::Latest).unwrap().to, 7);
+}
+
+#[test]
 fn overlaps_that_differ_and_other_clusters_are_refused() {
     let mut folder = Folder::new();
     folder.add(5, 20, 0);
