@@ -172,7 +172,7 @@ impl Store {
     /// # Errors
     /// [`Error::NoConditionalPut`], [`Error::Store`].
     pub async fn probe(&self) -> Result<()> {
-        let name = format!("probe/{}", uuid::Uuid::now_v7());
+        let name = format!("_probe/{}", uuid::Uuid::now_v7());
         if !self.create(&name, "first").await? || self.create(&name, "second").await? {
             let _ = self.remove(&name).await;
             return Err(Error::NoConditionalPut { url: self.url.clone() });

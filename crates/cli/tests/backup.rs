@@ -1,0 +1,285 @@
+//! The story: an operator prepares a vault, backs a real etcd up into it, looks, verifies, prunes; in a folder and in a
+//! bucket of a real S3 server; with wrong keys, and with a `kill -9` in the middle.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+use serde_json::Value;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use testbed::components::{Etcd, age, etcd_line, versitygw};
+
+/// Ends with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn spawn(command: &mut Command) -> Running {
+    Running(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+}
+
+fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(60), "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A running etcd, keys, and an empty folder for the vault.
+struct World {
+    dir: tempfile::TempDir,
+    etcd: Etcd,
+    url: String,
+    recipient: String,
+    env: Vec<(&'static str, String)>,
+    vault: String,
+    _process: Running,
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let etcd = etcd_line("3.6").unwrap();
+        let (url, peer) = (format!("http://127.0.0.1:{}", port()), format!("http://127.0.0.1:{}", port()));
+        let process = spawn(
+            Command::new(&etcd.etcd)
+                .args(["--data-dir", dir.path().join("etcd").to_str().unwrap(), "--log-level", "error"])
+                .args(["--listen-client-urls", &url, "--advertise-client-urls", &url])
+                .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+                .args(["--initial-cluster", &format!("default={peer}")]),
+        );
+        let keygen = |name: &str| {
+            let file = dir.path().join(name);
+            let age = age().unwrap();
+            let made = Command::new(age.path("age-keygen")).arg("-o").arg(&file).output().unwrap();
+            assert!(made.status.success());
+            let public = Command::new(age.path("age-keygen")).arg("-y").arg(&file).output().unwrap();
+            String::from_utf8(public.stdout).unwrap().trim().to_owned()
+        };
+        let recipient = keygen("identity.txt");
+        keygen("other-identity.txt");
+        std::fs::create_dir(dir.path().join("vault")).unwrap();
+        let vault = dir.path().join("vault").to_str().unwrap().to_owned();
+        let world = Self { dir, etcd, url, recipient, env: Vec::new(), vault, _process: process };
+        wait_for("etcd does not answer", || world.ctl(&["endpoint", "health"]).is_some());
+        for i in 0..30 {
+            world.put(i);
+        }
+        world
+    }
+
+    fn ctl(&self, args: &[&str]) -> Option<String> {
+        let ctl =
+            Command::new(&self.etcd.etcdctl).args(["--endpoints", &self.url]).args(args).output().unwrap();
+        ctl.status.success().then(|| String::from_utf8(ctl.stdout).unwrap())
+    }
+
+    fn put(&self, i: u32) {
+        self.ctl(&["put", &format!("/registry/secrets/ns/s{i}"), &"value".repeat(50)]).unwrap();
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn backup(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rekindle"));
+        command.arg("backup").args(args).args(["--vault", &self.vault, "-o", "json"]).stdin(Stdio::null());
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.backup(args).output().unwrap()
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        let output = self.run(args);
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    fn init(&self) -> Value {
+        let (key, identity) = (self.path("sign.key"), self.path("identity.txt"));
+        let keys = ["--signing-key", &key, "--identity", &identity, "--recipient", &self.recipient];
+        self.json(&[&["init"], &keys[..]].concat())
+    }
+
+    fn take_args(&self) -> Vec<String> {
+        let mut args =
+            vec!["run", "--cluster", "prod", "--endpoints", &self.url, "--recipient", &self.recipient];
+        let (key, scratch) = (self.path("sign.key"), self.path("scratch"));
+        args.extend(["--signing-key", &key, "--scratch", &scratch]);
+        args.into_iter().map(str::to_owned).collect()
+    }
+
+    fn take(&self) -> Value {
+        let args = self.take_args();
+        self.json(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    fn verify(&self, signer: &str) -> Value {
+        let (identity, scratch) = (self.path("identity.txt"), self.path("scratch"));
+        self.json(&["verify", "--signer", signer, "--identity", &identity, "--scratch", &scratch])
+    }
+}
+
+fn error(output: &Output) -> String {
+    assert!(!output.status.success());
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn whole_story(world: &World) {
+    let made = world.init();
+    let signer = made["signer"].as_str().unwrap();
+    assert_eq!((&made["made"], &made["identityProved"]), (&Value::Bool(true), &Value::Bool(true)));
+    assert_eq!(world.init()["signer"], signer, "a key that is there is kept");
+
+    let first = world.take();
+    world.put(1);
+    let second = world.take();
+    let (first, second) = (&first["manifest"], &second["manifest"]);
+    assert_eq!(first["sequence"], 1);
+    assert_eq!(second["sequence"], 2);
+    assert_eq!(first["liveKeys"], 30);
+    assert_eq!(second["revision"], first["revision"].as_i64().unwrap() + 1);
+    assert_eq!(first["timeline"], second["timeline"], "the same history");
+    let live: Value =
+        serde_json::from_str(&world.ctl(&["endpoint", "hashkv", "-w", "json"]).unwrap()).unwrap();
+    assert_eq!(second["hashKv"][0]["hash"], live[0]["HashKV"]["hash"]);
+
+    let list = world.json(&["list", "--signer", signer]);
+    assert_eq!(list["timelines"][0]["fulls"].as_array().unwrap().len(), 2);
+    assert_eq!(list["timelines"][0]["restorable"].as_array().unwrap().len(), 1, "neighbours: no gap between");
+    let shown = world.json(&["show", "--signer", signer]);
+    assert_eq!(shown["manifest"], *second, "the newest");
+    let verified = world.verify(signer);
+    assert_eq!(
+        (&verified["goodFulls"], &verified["contentRead"]),
+        (&serde_json::json!([1, 2]), &Value::Bool(true))
+    );
+
+    let key = world.path("sign.key");
+    let none = ["--keep-hourly", "0", "--keep-daily", "0", "--keep-weekly", "0", "--keep-monthly", "0"];
+    let prune = |more: &[&'static str]| {
+        let args = [&["prune", "--signing-key", &key, "--keep-last", "1"], &none[..], more].concat();
+        world.run(&args)
+    };
+    let refused = prune(&[]);
+    assert_eq!(refused.status.code(), Some(5), "no consent without a terminal: {}", error(&refused));
+    let told: Value = serde_json::from_slice(&prune(&["--dry-run"]).stdout).unwrap();
+    assert_eq!((&told["removed"][0]["sequence"], &told["dryRun"]), (&Value::from(1), &Value::Bool(true)));
+    assert_eq!(world.verify(signer)["manifests"], 2, "nothing went");
+    let done: Value = serde_json::from_slice(&prune(&["--yes"]).stdout).unwrap();
+    assert_eq!(done["removed"], told["removed"]);
+    assert_eq!(world.verify(signer)["goodFulls"], serde_json::json!([2]));
+}
+
+#[test]
+fn in_a_folder() {
+    let world = World::new();
+    whole_story(&world);
+    // a younger etcd of the same name: its revisions are behind those of the vault, so a new timeline begins
+    let other = World { vault: world.vault.clone(), ..World::new() };
+    std::fs::copy(world.path("sign.key"), other.path("sign.key")).unwrap();
+    let taken = other.take();
+    assert_eq!(
+        taken["manifest"]["timeline"]["parent"],
+        world.json(&["show", "2", "--signing-key", &world.path("sign.key")])["manifest"]["timeline"]["id"]
+    );
+    // damage is found, named, and has its own exit code
+    let part = taken["manifest"]["part"]["name"].as_str().unwrap();
+    let path = Path::new(&world.vault).join("prod").join(part);
+    let mut bytes = std::fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let verified = world.run(&["verify", "--signing-key", &world.path("sign.key")]);
+    assert_eq!(verified.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&verified.stdout).contains(part));
+}
+
+#[test]
+fn in_a_bucket() {
+    let mut world = World::new();
+    let root = tempfile::tempdir().unwrap();
+    let port = port();
+    let _gateway = spawn(
+        Command::new(versitygw().unwrap().path("versitygw"))
+            .args(["--access", "test", "--secret", "test-secret", "--quiet"])
+            .args(["--port", &format!("127.0.0.1:{port}"), "posix", root.path().to_str().unwrap()]),
+    );
+    wait_for("the gateway does not answer", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+    std::fs::create_dir(root.path().join("backups")).unwrap();
+    world.vault = "s3://backups/k8s".into();
+    world.env = vec![
+        ("AWS_ACCESS_KEY_ID", "test".into()),
+        ("AWS_SECRET_ACCESS_KEY", "test-secret".into()),
+        ("AWS_REGION", "us-east-1".into()),
+        ("AWS_ENDPOINT", format!("http://127.0.0.1:{port}")),
+        ("AWS_ALLOW_HTTP", "true".into()),
+    ];
+    whole_story(&world);
+    world.env[1].1 = "wrong".into();
+    let refused = world.run(&["list", "--signing-key", &world.path("sign.key")]);
+    assert!(error(&refused).contains("s3://backups/k8s"), "{}", error(&refused));
+    assert!(!error(&refused).contains("test-secret"));
+}
+
+// What would make backups useless is refused before the first one: a foreign identity, no recipient, a lost key, no vault.
+#[test]
+fn wrong_keys_are_refused() {
+    let world = World::new();
+    let (key, other) = (world.path("sign.key"), world.path("other-identity.txt"));
+    let refused =
+        world.run(&["init", "--signing-key", &key, "--identity", &other, "--recipient", &world.recipient]);
+    assert_eq!(refused.status.code(), Some(5));
+    assert!(error(&refused).contains("age-keygen -y"), "{}", error(&refused));
+    assert!(!Path::new(&key).exists(), "nothing was made");
+    let args = ["run", "--endpoints", &world.url, "--signing-key", &key];
+    assert_eq!(world.run(&args).status.code(), Some(2), "no recipient");
+    let unsigned = world.run(&[&args[..], &["--recipient", &world.recipient]].concat());
+    assert!(error(&unsigned).contains("backup init"), "{}", error(&unsigned));
+    let made = world.init();
+    assert_eq!(made["conditionalPutProved"], true);
+    let empty = world.run(&["list", "--signing-key", &key]);
+    assert!(error(&empty).contains("holds no backups"), "{}", error(&empty));
+    world.take();
+    // somebody else's signature does not count
+    let stranger = World::new();
+    let theirs = stranger.init();
+    let list = world.json(&["list", "--signer", theirs["signer"].as_str().unwrap()]);
+    assert_eq!(
+        (list["timelines"].as_array().unwrap().len(), list["faults"].as_array().unwrap().len()),
+        (0, 1)
+    );
+    let show = world.run(&["show", "1", "--signer", theirs["signer"].as_str().unwrap()]);
+    assert!(error(&show).contains("not trusted"), "{}", error(&show));
+}
+
+// Killed wherever it happens to be, the next look finds only whole backups, and the next run works.
+#[test]
+fn killed_in_the_middle() {
+    let world = World::new();
+    let signer = world.init()["signer"].as_str().unwrap().to_owned();
+    for round in 0..8u64 {
+        let mut child =
+            spawn(&mut world.backup(&world.take_args().iter().map(String::as_str).collect::<Vec<_>>()));
+        std::thread::sleep(Duration::from_millis(20 + round * 45));
+        child.0.kill().unwrap();
+        child.0.wait().unwrap();
+    }
+    let last = world.take();
+    let verified = world.verify(&signer);
+    assert_eq!(verified["faults"], serde_json::json!([]));
+    assert_eq!(verified["manifests"], last["manifest"]["sequence"], "one chain without a hole");
+}
