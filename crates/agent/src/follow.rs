@@ -10,9 +10,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
 
 use crate::health::Health;
-use crate::order::Order;
+use crate::order::{Order, Row};
 use crate::probe::Probe;
 use crate::sink::{self, Command, Cut};
 use crate::spool::Spool;
@@ -72,10 +73,10 @@ pub async fn follow(
     }
     let mut stop = pin!(stop);
     let spool = Spool::open(&config.spool)?;
-    let newest = spool.newest().filter(|(origin, _)| origin.timeline == config.timeline);
+    let newest = spool.newest(config.timeline);
     let mut found = Found {
-        cluster_id: config.cluster_id.or(newest.map(|(origin, _)| origin.cluster_id)),
-        last: newest.map(|(_, last)| last).or(config.from_revision.map(|first| first - 1)),
+        cluster_id: config.cluster_id.or(newest.map(|newest| newest.origin.cluster_id)),
+        last: newest.map(|newest| newest.last).or(config.from_revision.map(|first| first - 1)),
         next: 0,
     };
     let health = Arc::new(health);
@@ -102,7 +103,9 @@ pub async fn follow(
     let (followed, followed_seen) = watch::channel(None);
     let switch = Arc::new(Notify::new());
     let (leases, lease_queue) = mpsc::channel(LEASE_QUEUE);
-    let asking = tokio::spawn(ask_for_leases(lease_queue, followed_seen.clone(), commands.clone()));
+    // ends with this function, however that ends
+    let mut helpers = JoinSet::new();
+    helpers.spawn(ask_for_leases(lease_queue, followed_seen.clone(), commands.clone()));
     let probe = Probe {
         endpoints: config.endpoints.clone(),
         root: config.root.clone(),
@@ -113,9 +116,9 @@ pub async fn follow(
         switch: Arc::clone(&switch),
         commands: commands.clone(),
     };
-    let probing = tokio::spawn(probe.run());
+    helpers.spawn(probe.run());
     let mut follower = Follower {
-        order: Order::behind(last),
+        order: Order::behind(last, newest.and_then(|newest| newest.digest)),
         found,
         commands,
         followed,
@@ -130,10 +133,8 @@ pub async fn follow(
         written = &mut sink => Err(written),
     };
     drop(follower);
-    asking.abort();
-    probing.abort();
-    // both hold a sender: only without them the sink comes to its end
-    let _ = (asking.await, probing.await);
+    // they hold senders: only without them the sink comes to its end
+    helpers.shutdown().await;
     let written = match ended {
         Ok(()) => sink.await,
         Err(written) => written,
@@ -197,6 +198,19 @@ impl Found {
     }
 }
 
+/// Why a member was left.
+#[derive(Debug, thiserror::Error)]
+enum Left {
+    #[error("{0}")]
+    Fault(String),
+    #[error(transparent)]
+    Broken(crate::order::Broken),
+    #[error("what it sends does not prove that nothing is missing")]
+    Unproved,
+    #[error("the spool cannot be written")]
+    Spool,
+}
+
 struct Follower {
     order: Order,
     found: Found,
@@ -241,20 +255,28 @@ impl Follower {
         let mut gap = None;
         loop {
             // what was left incomplete comes again
-            self.order = Order::behind(self.order.last);
-            let mut watch = match client.watch(self.order.last + 1).await {
+            let mut watch = match client.watch(self.order.begin()).await {
                 Ok(watch) => watch,
                 Err(fault) => return fault.what,
             };
             let behind = Command::Behind { last: self.order.last, gap: gap.take() };
             if self.commands.send(behind).await.is_err() {
-                return "the spool cannot be written".to_owned();
+                return Left::Spool.to_string();
             }
             match self.receive(&mut watch, url).await {
                 Ok(compact_revision) => gap = Some(self.jump(compact_revision)),
-                Err(why) => return why,
+                Err(Left::Broken(_)) if !self.order.is_proved() && self.is_compacted(client).await => {
+                    // rows of the last revision are compacted away: nothing can be compared
+                    self.order = Order::behind(self.order.last, None);
+                }
+                Err(why) => return why.to_string(),
             }
         }
+    }
+
+    /// The member is compacted exactly to the last revision.
+    async fn is_compacted(&self, client: &MemberClient) -> bool {
+        client.compact_revision().await.is_ok_and(|told| told == Some(self.order.last))
     }
 
     /// etcd has compacted what was due: a gap, up to what it still has whole.
@@ -263,13 +285,13 @@ impl Follower {
         // of the compact revision itself, rows may be gone
         let last = compact_revision.max(first);
         let gap = GapSeen { at_ms: now_ms(), first, last, cause: GapCause::Compacted };
-        self.order = Order::behind(last);
+        self.order = Order::behind(last, None);
         self.health.send_modify(|health| health.gaps.push(gap));
         gap
     }
 
     /// Receives until the watch ends: the compact revision if that ended it, else why.
-    async fn receive(&mut self, watch: &mut Watch, url: &str) -> Result<i64, String> {
+    async fn receive(&mut self, watch: &mut Watch, url: &str) -> Result<i64, Left> {
         self.health.send_modify(|health| {
             health.following = Some(url.to_owned());
             health.watches += 1;
@@ -281,39 +303,41 @@ impl Follower {
             tokio::select! {
                 message = watch.next() => {
                     heard = Instant::now();
-                    if let Some(compact_revision) = self.message(message.map_err(|fault| fault.what)?).await? {
+                    let message = message.map_err(|fault| Left::Fault(fault.what))?;
+                    if let Some(compact_revision) = self.message(message).await? {
                         return Ok(compact_revision);
                     }
                 }
                 _ = asking.tick() => {
                     if heard.elapsed() > SILENT {
-                        return Err(format!("silent for {} s", SILENT.as_secs()));
+                        return Err(Left::Fault(format!("silent for {} s", SILENT.as_secs())));
                     }
-                    watch.request_progress().map_err(|fault| fault.what)?;
+                    watch.request_progress().map_err(|fault| Left::Fault(fault.what))?;
                 }
-                () = switch.notified() => return Err("what it sends does not prove that nothing is missing".to_owned()),
+                () = switch.notified() => return Err(Left::Unproved),
             }
         }
     }
 
-    async fn message(&mut self, message: WatchMessage) -> Result<Option<i64>, String> {
+    async fn message(&mut self, message: WatchMessage) -> Result<Option<i64>, Left> {
         let received_ms = now_ms();
         if let Some(known) = self.found.cluster_id.filter(|known| *known != message.cluster_id) {
-            return Err(format!("it is of the cluster {:x}, not {known:x}", message.cluster_id));
+            let found = message.cluster_id;
+            return Err(Left::Fault(format!("it is of the cluster {found:x}, not {known:x}")));
         }
         let command = match message.content {
             WatchContent::Compacted { compact_revision } => return Ok(Some(compact_revision)),
             WatchContent::Created => return Ok(None),
+            WatchContent::Progress if !self.order.is_proved() => return Ok(None),
             WatchContent::Progress => Command::Progress { at_ms: received_ms, revision: message.revision },
             WatchContent::Changes { changes, complete } => {
-                self.order.take(&changes, complete)?;
-                for change in &changes {
-                    self.see_lease(change.kv.lease);
-                }
-                Command::Changes { received_ms, changes, complete }
+                let rows = changes.into_iter().map(Row::from).collect();
+                let rows = self.order.take(rows, complete).map_err(Left::Broken)?;
+                rows.iter().for_each(|row| self.see_lease(row.lease));
+                Command::Rows { received_ms, rows, complete }
             }
         };
-        self.commands.send(command).await.map_err(|_| "the spool cannot be written".to_owned())?;
+        self.commands.send(command).await.map_err(|_| Left::Spool)?;
         Ok(None)
     }
 

@@ -1,13 +1,11 @@
 //! The thread that writes the spool: it appends what was received, syncs many changes at once, and tells what is durable.
 
-use etcd_disk::proto::KeyValue;
 use etcd_disk::segment::{GapSeen, HashSample, LeaseSeen, Origin, SegmentWriter, seal};
-use prost::Message;
-use rekindle_world::etcd_client::Change;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 use crate::Error;
+use crate::order::Row;
 use crate::spool::Spool;
 
 /// Changes are gathered for this long before they are synced: far below the second that they may take.
@@ -21,8 +19,8 @@ pub(crate) enum Command {
     /// The stream goes on behind this revision, perhaps behind a gap. Rows of a revision that did not become complete are
     /// dropped.
     Behind { last: i64, gap: Option<GapSeen> },
-    /// Changes of a watch, in order; checked.
-    Changes { received_ms: i64, changes: Vec<Change>, complete: bool },
+    /// Rows of a watch, in order; checked.
+    Rows { received_ms: i64, rows: Vec<Row>, complete: bool },
     /// Nothing was missing behind this revision.
     Progress { at_ms: i64, revision: i64 },
     /// A lease was asked for.
@@ -95,9 +93,7 @@ impl Sink<'_> {
         let writer = &mut open.writer;
         match command {
             Command::Behind { .. } => {}
-            Command::Changes { received_ms, changes, complete } => {
-                open.changes(received_ms, changes, complete)?
-            }
+            Command::Rows { received_ms, rows, complete } => open.rows(received_ms, &rows, complete)?,
             Command::Progress { .. } if open.partial.is_some() => {}
             // facts beside the rows never stand within a revision
             command if open.partial.is_some() => self.beside.push(command),
@@ -174,20 +170,13 @@ impl Sink<'_> {
 }
 
 impl Open {
-    fn changes(&mut self, received_ms: i64, changes: Vec<Change>, complete: bool) -> Result<(), Error> {
-        for change in changes {
-            let revision = change.kv.mod_revision;
-            if self.partial.is_some_and(|partial| partial != revision) {
+    fn rows(&mut self, received_ms: i64, rows: &[Row], complete: bool) -> Result<(), Error> {
+        for row in rows {
+            if self.partial.is_some_and(|partial| partial != row.revision) {
                 self.writer.end_revision()?;
             }
-            self.partial = Some(revision);
-            // a tombstone's row has the key alone; the watch adds the revision
-            let kv = if change.deleted {
-                KeyValue { key: change.kv.key, ..KeyValue::default() }
-            } else {
-                change.kv
-            };
-            self.writer.row(revision, received_ms, change.deleted, &kv.encode_to_vec())?;
+            self.partial = Some(row.revision);
+            self.writer.row(row.revision, received_ms, row.tombstone, &row.value)?;
         }
         if complete && self.partial.take().is_some() {
             self.writer.end_revision()?;

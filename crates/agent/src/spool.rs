@@ -14,8 +14,18 @@ const SUFFIX: &str = "seg";
 pub struct Spool {
     dir: Utf8PathBuf,
     _lock: File,
-    /// The newest segment found at the start.
-    newest: Option<SegmentFacts>,
+    found: Vec<SegmentFacts>,
+}
+
+/// The end of the stream in a spool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Newest {
+    /// Whose changes.
+    pub origin: Origin,
+    /// The last durable revision.
+    pub last: i64,
+    /// Digest of its rows, if it is there.
+    pub digest: Option<u32>,
 }
 
 impl Spool {
@@ -31,7 +41,7 @@ impl Spool {
         if lock.try_lock().is_err() {
             return Err(Error::Spool { path: dir.to_owned(), why: "another agent uses it", source: None });
         }
-        let mut newest: Option<SegmentFacts> = None;
+        let mut found = Vec::new();
         for path in segments(dir).map_err(io("it cannot be listed"))? {
             let facts = match seal(path.as_std_path()) {
                 // killed before its header was on the disk: nothing was ever in it
@@ -42,16 +52,18 @@ impl Spool {
                 }
                 sealed => sealed?,
             };
-            if newest.as_ref().is_none_or(|known| facts.last_revision >= known.last_revision) {
-                newest = Some(facts);
-            }
+            found.push(facts);
         }
-        Ok(Self { dir: dir.to_owned(), _lock: lock, newest })
+        Ok(Self { dir: dir.to_owned(), _lock: lock, found })
     }
 
-    /// The stream that the folder holds, and the last durable revision of it.
-    pub fn newest(&self) -> Option<(Origin, i64)> {
-        self.newest.as_ref().map(|facts| (facts.header.origin, facts.last_revision))
+    /// The end of a timeline's stream, as it was found.
+    pub fn newest(&self, timeline: [u8; 16]) -> Option<Newest> {
+        let ours = || self.found.iter().filter(|facts| facts.header.origin.timeline == timeline);
+        let newest = ours().max_by_key(|facts| facts.last_revision)?;
+        let last = newest.last_revision;
+        let digest = ours().filter(|facts| facts.last_revision == last).find_map(|facts| facts.last_digest);
+        Some(Newest { origin: newest.header.origin, last, digest })
     }
 
     /// Begins a segment.

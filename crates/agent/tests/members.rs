@@ -1,1 +1,315 @@
-//! members
+//! The story: members and agents are killed while clients write. Whatever dies, the spool has every revision once, and
+//! what a client was told a second ago is in it. A member of another history is never followed.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+#![allow(clippy::print_stdout)] // the figures
+
+mod common;
+
+use camino::Utf8Path;
+use common::cluster::{Cluster, LINES};
+use common::{Following, TIMELINE, Workload, config, until, utf8};
+use etcd_disk::changes::{Changes, Point};
+use etcd_disk::restore::{Form, RestoreOptions, write_db};
+use etcd_disk::segment::GapCause;
+use etcd_disk::snapshot::{SnapshotFile, TrailerPolicy, VerifyOptions};
+use rand::Rng;
+use rekindle_agent::spool::{Spool, segments};
+use rekindle_agent::{Health, Rpo};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// An agent in a process of its own.
+struct Agent(Child);
+
+impl Agent {
+    fn start(spool: &Utf8Path, urls: &[String]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_follow-for-tests"));
+        command.arg(spool).args(urls).stdin(Stdio::piped()).stdout(Stdio::null());
+        Self(command.spawn().unwrap())
+    }
+
+    /// SIGKILL.
+    fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
+    /// Ends by itself, its last segment closed.
+    fn stop(mut self) {
+        drop(self.0.stdin.take());
+        assert!(self.0.wait().unwrap().success());
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn spooled(spool: &Utf8Path) -> Vec<PathBuf> {
+    segments(spool).unwrap().into_iter().map(Into::into).collect()
+}
+
+fn durable(spool: &Utf8Path) -> i64 {
+    Changes::open(&spooled(spool), Point::Latest)
+        .map_or(0, |changes| changes.segments().iter().map(|s| s.last_revision).max().unwrap_or(0))
+}
+
+/// When each revision was acknowledged to the client.
+type Acknowledged = Arc<Mutex<Vec<(Instant, i64)>>>;
+
+/// Writes until told to stop, whatever fails.
+fn keep_writing(urls: Vec<String>, seed: u64) -> (Acknowledged, tokio::task::JoinHandle<()>) {
+    let acknowledged = Acknowledged::default();
+    let log = Arc::clone(&acknowledged);
+    let task = tokio::spawn(async move {
+        let mut work = Workload::new(&urls, seed).await;
+        loop {
+            let step = tokio::time::timeout(Duration::from_secs(2), work.step()).await;
+            if let Ok(Ok(revision)) = step {
+                log.lock().unwrap().push((Instant::now(), revision));
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    });
+    (acknowledged, task)
+}
+
+fn leader(cluster: &Cluster) -> usize {
+    let all = cluster.endpoints();
+    for (index, url) in all.iter().enumerate() {
+        let told = cluster.raw(&[url], &["endpoint", "status", "-w", "json"], "");
+        let Ok(told) = serde_json::from_slice::<serde_json::Value>(&told.stdout) else { continue };
+        let status = &told[0]["Status"];
+        if !status["leader"].is_null() && status["leader"] == status["header"]["member_id"] {
+            return index;
+        }
+    }
+    0
+}
+
+fn store_is_rebuilt(cluster: &Cluster, base: &Path, spool: &Utf8Path, dir: &Path) -> i64 {
+    let end = dir.join("end.db");
+    cluster.ctl(&["snapshot", "save", end.to_str().unwrap()]);
+    let lived = SnapshotFile::open(&end, TrailerPolicy::Required).unwrap();
+    let lived = lived.verify(&VerifyOptions::default(), &mut |_, _| ()).unwrap();
+    let changes = Changes::open(&spooled(spool), Point::Revision(lived.revision)).unwrap();
+    assert_eq!(changes.gaps(), []);
+    let options = RestoreOptions { changes: Some(&changes), ..RestoreOptions::default() };
+    let base = SnapshotFile::open(base, TrailerPolicy::Required).unwrap();
+    let out = dir.join("rebuilt.db");
+    let founded = cluster.founded();
+    let rebuilt = write_db(&base, Form::Exact, &founded, &options, &out, &mut |_, _| ()).unwrap();
+    // never compacted: equal HashKVs are equal rows
+    assert_eq!((lived.compact_revision, rebuilt.compact_revision), (-1, -1));
+    assert_eq!(
+        (rebuilt.hash_kv, rebuilt.rows, rebuilt.live_keys),
+        (lived.hash_kv, lived.rows, lived.live_keys)
+    );
+    rebuilt.reached.unwrap().rows_added as i64
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_is_killed_no_revision_is_lost_and_none_comes_twice() {
+    for line in LINES {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = utf8(dir.path()).join("spool");
+        let mut cluster = Cluster::new(line, 3, dir.path(), "killed");
+        cluster.start();
+        let urls = cluster.endpoints();
+        let mut agent = Agent::start(&spool, &urls);
+        until("it follows", Duration::from_secs(20), async || spool.exists() && !spooled(&spool).is_empty())
+            .await;
+        let base = dir.path().join("base.db");
+        let (acknowledged, writing) = keep_writing(urls.clone(), 5);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        cluster.ctl(&["snapshot", "save", base.to_str().unwrap()]);
+        let mut random = <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(3);
+        for round in 0..9 {
+            tokio::time::sleep(Duration::from_millis(random.random_range(200..1500))).await;
+            match round % 3 {
+                0 => {
+                    agent.kill();
+                    agent = Agent::start(&spool, &urls);
+                }
+                1 => {
+                    let index = leader(&cluster);
+                    cluster.members[index].kill();
+                    tokio::time::sleep(Duration::from_millis(random.random_range(100..2500))).await;
+                    cluster.spawn(index);
+                }
+                _ => {
+                    agent.kill();
+                    let index = random.random_range(0..3);
+                    cluster.members[index].kill();
+                    agent = Agent::start(&spool, &urls);
+                    cluster.spawn(index);
+                }
+            }
+        }
+        cluster.wait_healthy();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        writing.abort();
+        let _ = writing.await;
+        let last = acknowledged.lock().unwrap().last().unwrap().1;
+        until("all is durable", Duration::from_secs(20), async || durable(&spool) >= last).await;
+        agent.stop();
+        let replayed = store_is_rebuilt(&cluster, &base, &spool, dir.path());
+        println!("{line}: 9 kills, {last} revisions, {replayed} rows replayed");
+        assert!(last > 300, "{last}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_a_second_ago_outlives_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = utf8(dir.path()).join("spool");
+    let mut cluster = Cluster::new("3.6", 3, dir.path(), "lost");
+    cluster.start();
+    let urls = cluster.endpoints();
+    let (acknowledged, writing) = keep_writing(urls.clone(), 9);
+    let mut worst_ms = 0;
+    for _ in 0..5 {
+        let mut agent = Agent::start(&spool, &urls);
+        tokio::time::sleep(Duration::from_millis(2700)).await;
+        let killed = Instant::now();
+        agent.kill();
+        // opening seals what the killed agent left
+        Spool::open(&spool).unwrap();
+        let durable = durable(&spool);
+        let log = acknowledged.lock().unwrap().clone();
+        let lost = log.iter().filter(|(at, revision)| *at <= killed && *revision > durable);
+        let oldest_ms = lost.map(|(at, _)| (killed - *at).as_millis()).max().unwrap_or(0);
+        worst_ms = worst_ms.max(oldest_ms);
+    }
+    writing.abort();
+    let written = acknowledged.lock().unwrap().len();
+    println!("{written} writes, 5 kills: the oldest write lost was {worst_ms} ms old");
+    assert!(worst_ms < 1000 && written > 300, "{worst_ms} ms, {written}");
+}
+
+fn refused(health: &Health, url: &str, why: &str) -> bool {
+    let member = health.members.iter().find(|member| member.url == url);
+    member.is_some_and(|member| member.state.as_ref().is_err_and(|told| told.contains(why)))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn health_knows_the_rpo_or_says_that_it_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::new("3.6", 3, dir.path(), "health");
+    cluster.start();
+    let urls = cluster.endpoints();
+    let mut following = Following::start(config(&urls, utf8(dir.path()).join("spool")));
+    let (_, writing) = keep_writing(urls, 1);
+    let known = |health: &Health| matches!(health.rpo, Rpo::Known { .. });
+    following.wait("it is known", known).await;
+    let (mut seen, mut of) = (0, 0);
+    for _ in 0..50 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        seen += usize::from(known(&following.health.borrow()));
+        of += 1;
+    }
+    println!("RPO known in {seen} of {of} looks under load");
+    assert!(seen * 10 >= of * 9, "{seen} of {of}");
+    // without a quorum nobody can say that nothing is missing
+    cluster.members[0].kill();
+    cluster.members[1].kill();
+    following.wait("it is unknown", |health| !known(health)).await;
+    cluster.spawn(0);
+    cluster.spawn(1);
+    cluster.wait_healthy();
+    following.wait("it is known again", known).await;
+    writing.abort();
+    following.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_of_another_cluster_or_history_are_never_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (here, there) = (dir.path().join("here"), dir.path().join("there"));
+    std::fs::create_dir(&here).unwrap();
+    std::fs::create_dir(&there).unwrap();
+    let spool = utf8(dir.path()).join("spool");
+    let mut cluster = Cluster::new("3.6", 1, &here, "one");
+    let mut other = Cluster::new("3.6", 1, &there, "other");
+    cluster.start();
+    other.start();
+    let puts = |cluster: &Cluster, from: usize, to: usize, value: &str| {
+        (from..to).for_each(|n| drop(cluster.ctl(&["put", &format!("k{n}"), value])));
+    };
+    puts(&cluster, 0, 5, "v");
+    puts(&other, 0, 40, "v");
+    let url = cluster.endpoints()[0].clone();
+    let mut following = Following::start(config(std::slice::from_ref(&url), spool.clone()));
+    following.wait("it follows", |health| health.following.is_some()).await;
+    puts(&cluster, 5, 8, "v");
+    cluster.stop();
+    let old = here.join("old");
+    assert!(
+        Command::new("cp").arg("-r").arg(&cluster.members[0].data_dir).arg(&old).status().unwrap().success()
+    );
+    cluster.spawn(0);
+    cluster.wait_healthy();
+    puts(&cluster, 8, 20, "v");
+    let health = following.wait("all is durable", |health| health.durable_revision == 21).await;
+    assert_eq!(health.durable_revision, 21);
+    following.stop().await;
+    // the other cluster is the first endpoint, and has more revisions
+    let urls = [other.endpoints()[0].clone(), url.clone()];
+    let mut following = Following::start(config(&urls, spool.clone()));
+    let health = following.wait("it follows", |health| health.following.is_some()).await;
+    assert_eq!(health.following.as_deref(), Some(url.as_str()));
+    following.wait("it says so", |health| refused(health, &urls[0], "it is of the cluster")).await;
+    // the member comes back from an old copy: the same cluster id, a lower revision
+    cluster.stop();
+    std::fs::remove_dir_all(&cluster.members[0].data_dir).unwrap();
+    std::fs::rename(&old, &cluster.members[0].data_dir).unwrap();
+    cluster.spawn(0);
+    cluster.wait_healthy();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let health = following.health.borrow().clone();
+    assert!(health.following.is_none() && matches!(health.rpo, Rpo::Unknown { .. }), "{health:?}");
+    // it writes other things, and passes the durable revision
+    puts(&cluster, 30, 50, "other history");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(following.health.borrow().durable_revision, 21);
+    following.stop().await;
+    assert_eq!(durable(&spool), 21);
+    // and the same after the agent has restarted
+    let mut following = Following::start(config(std::slice::from_ref(&url), spool.clone()));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    following.wait("it says so", |health| health.durable_revision <= 21).await;
+    following.stop().await;
+    assert_eq!(durable(&spool), 21);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_compacted_before_it_was_received_is_a_named_gap() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = utf8(dir.path()).join("spool");
+    let mut cluster = Cluster::new("3.6", 1, dir.path(), "gap");
+    cluster.start();
+    let urls = cluster.endpoints();
+    let put = |n: usize| drop(cluster.ctl(&["put", "k", &format!("{n}")]));
+    let mut following = Following::start(config(&urls, spool.clone()));
+    following.wait("it follows", |health| health.following.is_some()).await;
+    (0..5).for_each(put);
+    following.wait("all is durable", |health| health.durable_revision == 6).await;
+    following.stop().await;
+    (5..25).for_each(put);
+    cluster.ctl(&["compact", "20"]);
+    let mut following = Following::start(config(&urls, spool.clone()));
+    let health = following.wait("it goes on", |health| health.durable_revision == 26).await;
+    let gap = health.gaps[0];
+    assert_eq!((gap.first, gap.last, gap.cause), (7, 20, GapCause::Compacted));
+    following.stop().await;
+    let changes = Changes::open(&spooled(&spool), Point::Latest).unwrap();
+    let gaps = changes.gaps();
+    assert_eq!((gaps[0].0, gaps[0].1), (7, 20));
+    assert_eq!(gaps[0].2.map(|gap| gap.cause), Some(GapCause::Compacted));
+    assert_eq!(changes.origin().unwrap().timeline, TIMELINE);
+}

@@ -72,12 +72,6 @@ impl Following {
         self.stop.take().unwrap().send(()).unwrap();
         self.task.await.unwrap().unwrap();
     }
-
-    /// As if it were killed: nothing is closed, and the disk has what was synced, or a little more.
-    pub async fn kill(self) {
-        self.task.abort();
-        let _ = self.task.await;
-    }
 }
 
 pub async fn until(what: &str, limit: Duration, mut holds: impl AsyncFnMut() -> bool) {

@@ -18,6 +18,8 @@ pub struct SegmentFacts {
     pub header: Header,
     /// The last complete revision (the one before the first, when there is none).
     pub last_revision: i64,
+    /// [`RowsDigest`] of the last complete revision; `None` without one.
+    pub last_digest: Option<u32>,
     /// Times of receipt of the first and the last revision, ms since the Unix epoch.
     pub received_ms: Option<(i64, i64)>,
     /// The newest time at which nothing was missing, with the newest revision then.
@@ -36,6 +38,23 @@ pub struct SegmentFacts {
     pub torn: bool,
     /// Bytes up to the last whole frame.
     pub bytes: u64,
+}
+
+/// A short digest of the rows of one revision: whoever has the same revision with other rows is of another history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RowsDigest(u32);
+
+impl RowsDigest {
+    /// Takes the next row: whether it is a tombstone, and its value.
+    pub fn add(&mut self, tombstone: bool, value: &[u8]) {
+        let flagged = crc32c::crc32c_append(self.0, &[u8::from(tombstone)]);
+        self.0 = crc32c::crc32c_append(flagged, value);
+    }
+
+    /// CRC-32C of all that was taken.
+    pub fn value(self) -> u32 {
+        self.0
+    }
 }
 
 /// A revision existed at a time.
@@ -76,6 +95,7 @@ fn read_all<R: Read>(mut reader: SegmentReader<R>, tell: &mut dyn FnMut(Evidence
         path: reader.path().to_owned(),
         last_revision: header.first_revision - 1,
         header,
+        last_digest: None,
         received_ms: None,
         newest: None,
         leases: BTreeMap::new(),
@@ -86,9 +106,14 @@ fn read_all<R: Read>(mut reader: SegmentReader<R>, tell: &mut dyn FnMut(Evidence
         torn: false,
         bytes: 0,
     };
+    let mut digest = RowsDigest::default();
     while let Some(record) = reader.next()? {
+        if let Record::Rows(rows) = &record {
+            rows.iter().for_each(|row| digest.add(row.tombstone, row.value));
+        }
         match record {
             Record::Rows(rows) if rows.ends_revision => {
+                facts.last_digest = Some(std::mem::take(&mut digest).value());
                 facts.last_revision = rows.revision;
                 let first = facts.received_ms.map_or(rows.received_ms, |(first, _)| first);
                 facts.received_ms = Some((first, rows.received_ms));

@@ -15,7 +15,7 @@ mod tests;
 mod writer;
 
 pub(crate) use facts::survey_with;
-pub use facts::{Evidence, SegmentFacts, survey, survey_bytes};
+pub use facts::{Evidence, RowsDigest, SegmentFacts, survey, survey_bytes};
 pub use reader::{Record, Row, SegmentReader};
 pub use writer::{SegmentWriter, seal};
 
