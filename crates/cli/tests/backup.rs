@@ -139,7 +139,21 @@ fn error(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-fn whole_story(world: &World) {
+/// Makes all files below a folder two days old.
+fn age_files(dir: &Path) {
+    let then = std::time::SystemTime::now() - Duration::from_secs(2 * 86_400);
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            age_files(&path);
+        } else {
+            std::fs::File::options().write(true).open(path).unwrap().set_modified(then).unwrap();
+        }
+    }
+}
+
+/// `stored`: the folder in which the vault's objects are files.
+fn whole_story(world: &World, stored: &Path) {
     let made = world.init();
     let signer = made["signer"].as_str().unwrap();
     assert_eq!((&made["made"], &made["identityProved"]), (&Value::Bool(true), &Value::Bool(true)));
@@ -169,6 +183,8 @@ fn whole_story(world: &World) {
         (&serde_json::json!([1, 2]), &Value::Bool(true))
     );
 
+    // as if they had been written two days ago: what is young stays whatever the rules say
+    age_files(stored);
     let key = world.path("sign.key");
     let none = ["--keep-hourly", "0", "--keep-daily", "0", "--keep-weekly", "0", "--keep-monthly", "0"];
     let prune = |more: &[&'static str]| {
@@ -188,7 +204,7 @@ fn whole_story(world: &World) {
 #[test]
 fn in_a_folder() {
     let world = World::new();
-    whole_story(&world);
+    whole_story(&world, Path::new(&world.vault));
     // a younger etcd of the same name: its revisions are behind those of the vault, so a new timeline begins
     let other = World { vault: world.vault.clone(), ..World::new() };
     std::fs::copy(world.path("sign.key"), other.path("sign.key")).unwrap();
@@ -228,7 +244,7 @@ fn in_a_bucket() {
         ("AWS_ENDPOINT", format!("http://127.0.0.1:{port}")),
         ("AWS_ALLOW_HTTP", "true".into()),
     ];
-    whole_story(&world);
+    whole_story(&world, &root.path().join("backups"));
     world.env[1].1 = "wrong".into();
     let refused = world.run(&["list", "--signing-key", &world.path("sign.key")]);
     assert!(error(&refused).contains("s3://backups/k8s"), "{}", error(&refused));

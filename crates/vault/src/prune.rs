@@ -20,6 +20,9 @@ use std::collections::BTreeSet;
 
 /// A part without a manifest may still get one from the writer that uploads it; after this long it will not.
 const LEFT_BEHIND_MS: i64 = 24 * 3_600_000;
+/// A writer that found number n the newest may still be trying to take n + 1 (each request is retried for 4 minutes). A
+/// number that another writer took meanwhile must not become free again under its hands.
+const YOUNG_MS: i64 = 30 * 60_000;
 
 /// What was removed, or would be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -111,12 +114,23 @@ impl Publisher {
             skipped: loaded.faults.clone(),
             freed_bytes: 0,
         };
-        let kept = self.kept(retention, &history, now_ms, &mut report).await?;
-        let gone = |m: &&Manifest| m.content.part().is_some() && !kept.contains_key(&m.sequence);
-        let mut going: Vec<&Manifest> = loaded.manifests.iter().filter(gone).collect();
+        let mut kept = self.kept(retention, &history, now_ms, &mut report).await?;
+        let young = |m: &&Manifest| {
+            loaded
+                .written_ms
+                .get(&m.sequence)
+                .is_none_or(|written| *written > now_ms.saturating_sub(YOUNG_MS))
+        };
+        let unkept = |m: &&Manifest| m.content.part().is_some() && !kept.contains_key(&m.sequence);
+        let (young_ones, mut going): (Vec<&Manifest>, Vec<_>) =
+            loaded.manifests.iter().filter(unkept).partition(young);
+        for manifest in young_ones {
+            kept.insert(manifest.sequence, vec!["too young to go".to_owned()]);
+        }
         if !going.is_empty() {
             // one record tells all that earlier ones told
-            going.extend(loaded.manifests.iter().filter(|m| matches!(m.content, Content::Prune(_))));
+            let records = loaded.manifests.iter().filter(|m| matches!(m.content, Content::Prune(_)));
+            going.extend(records.filter(|record| !young(record)));
             going.sort_by_key(|manifest| manifest.sequence);
             self.remove(&going, &loaded, dry_run, &mut report).await?;
         }

@@ -28,7 +28,7 @@ impl Publisher {
             let object = vault.object("manifest");
             return Err(Error::UnknownSigner { object, signer: key.signer().to_string() });
         }
-        Ok(Self { vault: vault.clone(), name, key, newest: Mutex::default() })
+        Ok(Self { vault: vault.patient(), name, key, newest: Mutex::default() })
     }
 
     /// Signs and writes a manifest at the next free place. When another writer takes that place first, the one behind

@@ -9,14 +9,30 @@ use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use object_store::{
+    BackoffConfig, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload, RetryConfig,
+};
 use std::sync::Arc;
+use std::time::Duration;
 use url::Url;
+
+/// So long a request is retried while nothing is under way: a wrong address shows soon.
+const HASTE: Duration = Duration::from_secs(15);
+/// So long a request is retried while a backup is under way. Signed requests grow too old soon after.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+fn retry(retry_timeout: Duration) -> RetryConfig {
+    let backoff = BackoffConfig { max_backoff: Duration::from_secs(5), ..BackoffConfig::default() };
+    // the time decides, not the number: a refused connection is refused at once
+    RetryConfig { backoff, max_retries: usize::MAX, retry_timeout }
+}
 
 /// The address of a store, and the way to it. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
     inner: Arc<dyn ObjectStore>,
+    /// The same store, asked for longer.
+    patient: Arc<dyn ObjectStore>,
     prefix: Path,
     url: String,
 }
@@ -50,8 +66,7 @@ impl Store {
         };
         if let Some(folder) = folder {
             let local = LocalFileSystem::new_with_prefix(folder).map_err(|e| wrong(e.into()))?;
-            let inner = Arc::new(local.with_fsync(true));
-            return Ok(Self { inner, prefix: Path::default(), url: url.to_owned() });
+            return Ok(Self::over(Arc::new(local.with_fsync(true)), url));
         }
         let parsed = Url::parse(url).map_err(|e| wrong(e.into()))?;
         if parsed.scheme() != "s3" {
@@ -62,14 +77,24 @@ impl Store {
             let key: AmazonS3ConfigKey = name.parse().map_err(|e: object_store::Error| wrong(e.into()))?;
             builder = builder.with_config(key, value);
         }
-        let inner = Arc::new(builder.build().map_err(|e| wrong(e.into()))?);
+        let patient = builder.clone().with_retry(retry(PATIENCE)).build().map_err(|e| wrong(e.into()))?;
+        let inner = builder.with_retry(retry(HASTE)).build().map_err(|e| wrong(e.into()))?;
         let prefix = Path::from_url_path(parsed.path()).map_err(|e| wrong(e.into()))?;
-        Ok(Self { inner, prefix, url: url.to_owned() })
+        Ok(Self { inner: Arc::new(inner), patient: Arc::new(patient), prefix, url: url.to_owned() })
     }
 
     /// A store that lives as long as its clones: for tests of what is above it.
     pub fn memory() -> Self {
-        Self { inner: Arc::new(InMemory::new()), prefix: Path::default(), url: "memory:".into() }
+        Self::over(Arc::new(InMemory::new()), "memory:")
+    }
+
+    fn over(inner: Arc<dyn ObjectStore>, url: &str) -> Self {
+        Self { patient: inner.clone(), inner, prefix: Path::default(), url: url.to_owned() }
+    }
+
+    /// The same store, for writing: a server that is gone for some minutes fails no backup that is under way.
+    pub(crate) fn patient(&self) -> Self {
+        Self { inner: self.patient.clone(), ..self.clone() }
     }
 
     /// The address, as given.
@@ -117,6 +142,11 @@ impl Store {
             }
             Err(error) => Err(self.error("create", name)(error)),
         }
+    }
+
+    /// Writes an object whose name nobody else uses.
+    pub(crate) async fn put(&self, name: &str, bytes: PutPayload) -> Result<()> {
+        self.inner.put(&self.path(name), bytes).await.map(|_| ()).map_err(self.error("write", name))
     }
 
     /// A small object's bytes; none when there is none.

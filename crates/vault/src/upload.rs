@@ -62,10 +62,8 @@ pub(crate) async fn upload(
     let lost = |_| Error::Worker { doing: "sealing a part" };
     if buffered < PIECE_BYTES {
         let sealed = worker.await.map_err(lost)??;
-        if !store.create(name, first.into_iter().collect::<PutPayload>()).await? {
-            let (object, taken) = (store.object(name), io::Error::from(io::ErrorKind::AlreadyExists));
-            return Err(Error::Content { object, source: taken });
-        }
+        // the name is this part's alone, so that a retry after a lost answer replaces nothing but itself
+        store.put(name, first.into_iter().collect::<PutPayload>()).await?;
         return Ok(sealed);
     }
     let (inner, path) = store.inner();

@@ -33,6 +33,8 @@ pub(crate) struct Loaded {
     pub(crate) manifests: Vec<Manifest>,
     /// SHA-256 (hex) of all objects in the folder that could be read.
     pub(crate) digests: BTreeMap<u64, String>,
+    /// When each object in the folder was written, by the store's clock.
+    pub(crate) written_ms: BTreeMap<u64, i64>,
     /// Those that don't count, and why.
     pub(crate) faults: Vec<Fault>,
 }
@@ -99,15 +101,22 @@ impl Vault {
         download::fetch(&self.store, part, identities, to).await
     }
 
+    /// The same, for writing ([`Store::patient`]).
+    pub(crate) fn patient(&self) -> Self {
+        Self { store: self.store.patient(), ..self.clone() }
+    }
+
     pub(crate) fn trusts(&self, signer: Signer) -> bool {
         self.trusted.contains(&signer)
     }
 
     pub(crate) async fn load(&self) -> Result<Loaded> {
         let listed = self.store.list("manifest", None).await?;
+        let times = listed.iter().filter_map(|file| Some((names::sequence_of(&file.file)?, file.written_ms)));
+        let times = times.collect();
         let read = futures::stream::iter(listed).map(|file| self.read(file)).buffered(READS);
         let read: Vec<Option<Read>> = read.try_collect().await?;
-        let mut loaded = Loaded::default();
+        let mut loaded = Loaded { written_ms: times, ..Loaded::default() };
         for Read { sequence, digest, outcome } in read.into_iter().flatten() {
             if let (Some(sequence), Some(digest)) = (sequence, digest) {
                 loaded.digests.insert(sequence, digest);

@@ -232,7 +232,7 @@ async fn a_killed_writer_leaves_no_half_backup() {
     let parts = |kind: &str| files(&dir.path().join("prod").join(kind)).len() as u64;
     let left = parts("full") + parts("segment") - report.parts;
     let writer = keys.writer(&store, "cp-1").await;
-    let now_ms = jiff::Timestamp::now().as_millisecond();
+    let now_ms = now_ms();
     let all = Retention { last: u32::MAX, ..Retention::default() };
     assert!(writer.prune(&all, now_ms, false).await.unwrap().left_behind.is_empty(), "too young to be sure");
     let pruned = writer.prune(&all, now_ms + 25 * HOUR_MS, false).await.unwrap();
@@ -258,10 +258,13 @@ async fn prune_removes_and_the_chain_holds() {
     }
     let vault = keys.vault(&store);
     let two = Retention { last: 2, hourly: 0, daily: 0, weekly: 0, monthly: 0, ..Retention::default() };
+    let young = writer.prune(&two, now_ms(), false).await.unwrap();
+    assert_eq!(young.removed, [], "another writer may be about to take the next number");
+    age_files(dir.path());
     let before = files(dir.path());
-    let told = writer.prune(&two, 6 * HOUR_MS, true).await.unwrap();
+    let told = writer.prune(&two, now_ms(), true).await.unwrap();
     assert_eq!(files(dir.path()), before, "a dry run changes nothing");
-    let done = writer.prune(&two, 6 * HOUR_MS, false).await.unwrap();
+    let done = writer.prune(&two, now_ms(), false).await.unwrap();
     assert_eq!((done.removed.clone(), done.freed_bytes), (told.removed, told.freed_bytes));
     assert_eq!(done.skipped, []);
     let (history, _) = vault.history().await.unwrap();
@@ -271,11 +274,12 @@ async fn prune_removes_and_the_chain_holds() {
     assert_eq!(history.bundles.len(), 2);
     let report = keys.verify(&vault, true).await;
     assert_eq!((report.faults.clone(), report.parts), (vec![], 10), "{report:?}");
-    let again = writer.prune(&two, 6 * HOUR_MS, false).await.unwrap();
+    let again = writer.prune(&two, now_ms(), false).await.unwrap();
     assert_eq!((again.removed.len(), again.freed_bytes), (0, 0));
 
     let one = Retention { last: 1, ..two };
-    writer.prune(&one, 6 * HOUR_MS, false).await.unwrap();
+    age_files(dir.path());
+    writer.prune(&one, now_ms(), false).await.unwrap();
     let manifests = files(&dir.path().join("prod/manifest"));
     let report = keys.verify(&vault, true).await;
     assert_eq!((report.faults.clone(), report.parts), (vec![], 5), "{report:?}");
@@ -302,13 +306,14 @@ async fn the_last_good_full_stays() {
     };
     damage(3);
     damage(2);
+    age_files(dir.path());
     let one = Retention { last: 1, hourly: 0, daily: 0, weekly: 0, monthly: 0, ..Retention::default() };
-    let report = writer.prune(&one, 9 * HOUR_MS, false).await.unwrap();
+    let report = writer.prune(&one, now_ms(), false).await.unwrap();
     assert_eq!(report.kept.iter().map(|k| k.sequence).collect::<Vec<_>>(), [2, 4], "{report:?}");
     assert_eq!(report.skipped.len(), 2, "both damaged ones are named");
     damage(1);
     let before = files(dir.path());
-    let refused = writer.prune(&one, 9 * HOUR_MS, false).await;
+    let refused = writer.prune(&one, now_ms(), false).await;
     assert!(matches!(refused, Err(Error::NoGoodFull { .. })), "{refused:?}");
     assert_eq!(files(dir.path()), before);
 }

@@ -198,3 +198,16 @@ pub fn files(dir: &Path) -> Vec<PathBuf> {
     found.sort();
     found
 }
+
+/// Makes all files below a folder two days old, as if the backups in them had been written then.
+pub fn age_files(dir: &Path) {
+    let then = std::time::SystemTime::now() - std::time::Duration::from_secs(2 * 86_400);
+    for path in files(dir) {
+        std::fs::File::options().write(true).open(path).unwrap().set_modified(then).unwrap();
+    }
+}
+
+/// Now, in milliseconds since the Unix epoch.
+pub fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}
