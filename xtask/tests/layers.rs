@@ -67,5 +67,6 @@ fn the_layers_are_in_order() {
         assert!(!vault.contains(above), "the vault must not know {above}");
     }
     assert!(!closure("rekindle-diagnose").contains("rekindle-plan"), "diagnosis knows no plans");
+    assert!(!closure("rekindle-agent").contains("rekindle-run"), "the agent recovers nothing");
     assert!(closure("rekindle").contains("rekindle-world"), "the check sees edges at all");
 }
