@@ -6,7 +6,8 @@ mod common;
 
 use base64::Engine;
 use common::*;
-use rekindle_vault::{Error, Retention, Store};
+use rekindle_vault::manifest::ClusterIdentity;
+use rekindle_vault::{BundleMeta, Error, Retention, Store};
 use sha2::{Digest, Sha256};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -76,9 +77,12 @@ impl Gateway {
     /// A vault in a new bucket, below a prefix.
     fn store(&self, bucket: &str) -> Store {
         self.ask(&["-X", "PUT", "-H", "x-amz-bucket-object-lock-enabled: true"], bucket);
-        let url = self.url();
+        Self::store_at(&self.url(), bucket)
+    }
+
+    fn store_at(endpoint: &str, bucket: &str) -> Store {
         let settings = [
-            ("aws_endpoint", url.as_str()),
+            ("aws_endpoint", endpoint),
             ("aws_allow_http", "true"),
             ("aws_region", "us-east-1"),
             ("aws_access_key_id", ACCESS),
@@ -211,4 +215,51 @@ async fn a_missing_bucket_is_named() {
     let error = keys.vault(&store).history().await.unwrap_err();
     assert!(error.to_string().contains("s3://there/backups/k8s/prod/manifest"), "{error}");
     assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+}
+
+/// Most memory this process ever had.
+fn peak_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+/// Not a test by itself: what `memory_is_bounded` starts, so that its memory is its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_large_part() {
+    let Ok(endpoint) = std::env::var("VAULT_ENDPOINT") else { return };
+    let (keys, store) = (Keys::new(), Gateway::store_at(&endpoint, "large"));
+    let path = keys.dir.path().join("large.tar");
+    let mut random = std::io::Read::take(std::fs::File::open("/dev/urandom").unwrap(), LARGE_BYTES);
+    std::io::copy(&mut random, &mut std::fs::File::create(&path).unwrap()).unwrap();
+    let writer = keys.writer(&store, "cp-1").await;
+    let meta = BundleMeta { identity: ClusterIdentity::default(), host: "cp-1".into(), taken_ms: 1000 };
+    let put = writer.put_bundle(path.clone(), meta).await.unwrap();
+    let to = keys.dir.path().join("fetched");
+    keys.vault(&store).fetch(part(&put), &keys.identities, &to).await.unwrap();
+    assert_eq!(std::fs::metadata(to).unwrap().len(), LARGE_BYTES);
+    assert_eq!(keys.verify(&keys.vault(&store), true).await.parts, 1);
+    println!("peak {} MiB", peak_bytes() >> 20);
+    assert!(peak_bytes() < LARGE_BYTES / 3, "{} bytes", peak_bytes());
+}
+
+const LARGE_BYTES: u64 = 384 << 20;
+
+// However large a part is, it passes through: into the bucket, out of it, and through verification.
+#[test]
+fn memory_is_bounded() {
+    let gateway = Gateway::start();
+    gateway.store("large");
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "one_large_part", "--nocapture"])
+        .env("VAULT_ENDPOINT", gateway.url())
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&child.stdout);
+    assert!(
+        child.status.success() && told.contains("peak"),
+        "{told}{}",
+        String::from_utf8_lossy(&child.stderr)
+    );
+    println!("{told}");
 }
