@@ -7,7 +7,8 @@ use std::time::Instant;
 use testbed::{cmd, components};
 
 /// Packages with tests against real processes (cargo feature `stock`).
-const STOCK: &[&str] = &["boltfile", "etcd-disk", "rekindle-agent", "rekindle-vault", "rekindle-world", "rekindle"];
+const STOCK: &[&str] =
+    &["boltfile", "etcd-disk", "rekindle-agent", "rekindle-vault", "rekindle-world", "rekindle"];
 
 /// The tiers below the scenarios.
 const TIERS: [&str; 3] = ["pure", "stock", "testbed"];
