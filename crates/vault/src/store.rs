@@ -1,4 +1,4 @@
-//! The store under a vault: a folder, S3 and what speaks it, or memory for tests; over `object_store`.
+//! The store under a vault: a folder, S3 and what speaks it, Google's or Azure's, or memory for tests; over `object_store`.
 //!
 //! Credentials come by the provider's usual ways (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT`, instance metadata, ...).
 //! A folder's writes are synced before they count.
@@ -6,6 +6,8 @@
 use crate::error::{Error, Result};
 use futures::{StreamExt, TryStreamExt};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -27,6 +29,28 @@ fn retry(retry_timeout: Duration) -> RetryConfig {
     RetryConfig { backoff, max_retries: usize::MAX, retry_timeout }
 }
 
+/// A provider's store: its environment, its address, then the settings given.
+macro_rules! provider {
+    ($builder:ty, $key:ty, $url:expr, $settings:expr, $patience:expr) => {{
+        let mut builder = <$builder>::from_env().with_url($url).with_retry(retry($patience));
+        let mut unknown = None;
+        for (name, value) in $settings {
+            match name.parse::<$key>() {
+                Ok(key) => builder = builder.with_config(key, *value),
+                Err(error) => unknown = Some(error),
+            }
+        }
+        let built = match unknown {
+            Some(error) => Err(error),
+            None => builder.build(),
+        };
+        built.map(|store| Arc::new(store) as Arc<dyn ObjectStore>).map_err(Wrong::from)
+    }};
+}
+
+/// Why an address is of no use.
+type Wrong = Box<dyn std::error::Error + Send + Sync>;
+
 /// The address of a store, and the way to it. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -38,7 +62,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens `s3://BUCKET/PREFIX`, `file:///FOLDER` or a plain path to a folder, which must exist.
+    /// Opens `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX`, `az://CONTAINER/PREFIX`, `file:///FOLDER` or a plain path to a
+    /// folder, which must exist.
     ///
     /// # Errors
     /// [`Error::Url`] when it is no address, its folder is missing, or its provider's settings are wrong.
@@ -69,18 +94,16 @@ impl Store {
             return Ok(Self::over(Arc::new(local.with_fsync(true)), url));
         }
         let parsed = Url::parse(url).map_err(|e| wrong(e.into()))?;
-        if parsed.scheme() != "s3" {
-            return Err(wrong("only s3://, file:// and plain paths are known".into()));
-        }
-        let mut builder = AmazonS3Builder::from_env().with_url(url);
-        for (name, value) in settings {
-            let key: AmazonS3ConfigKey = name.parse().map_err(|e: object_store::Error| wrong(e.into()))?;
-            builder = builder.with_config(key, value);
-        }
-        let patient = builder.clone().with_retry(retry(PATIENCE)).build().map_err(|e| wrong(e.into()))?;
-        let inner = builder.with_retry(retry(HASTE)).build().map_err(|e| wrong(e.into()))?;
+        let settings: Vec<(&str, &str)> = settings.collect();
+        let build = |patience| match parsed.scheme() {
+            "s3" => provider!(AmazonS3Builder, AmazonS3ConfigKey, url, &settings, patience),
+            "gs" => provider!(GoogleCloudStorageBuilder, GoogleConfigKey, url, &settings, patience),
+            "az" => provider!(MicrosoftAzureBuilder, AzureConfigKey, url, &settings, patience),
+            _ => Err("only s3://, gs://, az://, file:// and plain paths are known".into()),
+        };
+        let (inner, patient) = (build(HASTE).map_err(wrong)?, build(PATIENCE).map_err(wrong)?);
         let prefix = Path::from_url_path(parsed.path()).map_err(|e| wrong(e.into()))?;
-        Ok(Self { inner: Arc::new(inner), patient: Arc::new(patient), prefix, url: url.to_owned() })
+        Ok(Self { inner, patient, prefix, url: url.to_owned() })
     }
 
     /// A store that lives as long as its clones: for tests of what is above it.
@@ -115,7 +138,9 @@ impl Store {
     pub(crate) fn object(&self, name: &str) -> String {
         let path = self.path(name);
         match self.url.split_once("://") {
-            Some(("s3", rest)) => format!("s3://{}/{path}", rest.split('/').next().unwrap_or(rest)),
+            Some((scheme, rest)) if scheme != "file" => {
+                format!("{scheme}://{}/{path}", rest.split('/').next().unwrap_or(rest))
+            }
             _ => format!("{}/{path}", self.url.trim_end_matches('/')),
         }
     }

@@ -321,7 +321,7 @@ async fn the_last_good_full_stays() {
 // A vault is named by what it can't do: no folder, no address, no trusted signer.
 #[tokio::test]
 async fn what_is_no_vault_is_refused() {
-    for url in ["/no/such/folder", "ftp://host/x", "s3://", "file://host/x"] {
+    for url in ["az://no-account/x", "/no/such/folder", "ftp://host/x", "s3://", "file://host/x"] {
         let error = Store::open(url).map(|store| store.url().to_owned());
         assert!(matches!(error, Err(Error::Url { .. })), "{url}: {error:?}");
     }

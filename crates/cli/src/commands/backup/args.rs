@@ -37,8 +37,9 @@ pub(super) enum BackupVerb {
 /// Which vault.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Place {
-    /// The vault: a folder, `file:///FOLDER`, or `s3://BUCKET/PREFIX` (credentials and endpoint from AWS_ACCESS_KEY_ID,
-    /// AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT, AWS_ALLOW_HTTP or the instance).
+    /// The vault: a folder, `file:///FOLDER`, `s3://BUCKET/PREFIX` (credentials and endpoint from AWS_ACCESS_KEY_ID,
+    /// AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT, AWS_ALLOW_HTTP or the instance), `gs://BUCKET/PREFIX`
+    /// (GOOGLE_SERVICE_ACCOUNT or the instance), `az://CONTAINER/PREFIX` (AZURE_STORAGE_ACCOUNT_NAME, ... or the instance).
     #[arg(long = "vault", value_name = "URL", env = "REKINDLE_VAULT")]
     pub(super) url: String,
 }
