@@ -51,6 +51,8 @@ struct Lived {
     leases_from: i64,
     granted: BTreeMap<i64, i64>,
     segments: Vec<PathBuf>,
+    /// Times, ms since the Unix epoch, with the newest revision acknowledged by then.
+    acknowledged: Vec<(i64, i64)>,
 }
 
 fn snapshot(cluster: &Cluster, path: &Path) -> Rows {
@@ -81,12 +83,14 @@ async fn live(line: &str, dir: &Path) -> (Cluster, Lived) {
         .verify(&VerifyOptions::default(), &mut |_, _| ())
         .unwrap();
     let (mut answers, mut granted, mut leases_from, mut last) = (Vec::new(), BTreeMap::new(), i64::MAX, 0);
+    let mut acknowledged = Vec::new();
     for step in 0..STEPS {
         if step == STEPS / 3 {
             leases_from = last;
             work.with_leases = true;
         }
         last = work.step().await.unwrap();
+        acknowledged.push((now_ms(), last));
         for lease in work.leases.clone() {
             if let std::collections::btree_map::Entry::Vacant(entry) = granted.entry(lease) {
                 let answer = work.client.lease_time_to_live(lease, None).await.unwrap();
@@ -120,6 +124,7 @@ async fn live(line: &str, dir: &Path) -> (Cluster, Lived) {
         leases_from,
         granted,
         segments,
+        acknowledged,
     };
     (cluster, lived)
 }
@@ -240,6 +245,66 @@ fn a_wrong_answer_is_told(lived: &Lived, cluster: &Cluster, dir: &Path) {
     }
 }
 
+fn now_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    since.as_millis().try_into().unwrap()
+}
+
+/// A time gives the last revision certainly there by then, no more than a second behind what clients knew.
+fn times_are_bounded(lived: &Lived, cluster: &Cluster, dir: &Path) {
+    let known_at =
+        |ms: i64| lived.acknowledged.iter().rev().find(|(at, _)| *at <= ms).map_or(0, |found| found.1);
+    let times: Vec<i64> = lived.acknowledged.iter().map(|(at, _)| *at).collect();
+    for asked in times.into_iter().skip(40).step_by(STEPS / 8) {
+        let base = SnapshotFile::open(&lived.base, TrailerPolicy::Required).unwrap();
+        let changes = Changes::open(&lived.segments, Point::TimeMs(asked)).unwrap();
+        let options = RestoreOptions { changes: Some(&changes), ..RestoreOptions::default() };
+        let out = dir.join("then.db");
+        let restored =
+            write_db(&base, Form::Exact, &cluster.founded(), &options, &out, &mut |_, _| ()).unwrap();
+        let reached = restored.reached.unwrap();
+        assert!(
+            reached.revision <= known_at(asked) && reached.revision >= known_at(asked - 1000),
+            "{reached:?}"
+        );
+        assert!(reached.received_ms.is_none_or(|received| received <= asked));
+        assert!(reached.next_received_ms.is_none_or(|next| next > asked), "{reached:?}, {asked}");
+        std::fs::remove_file(out).unwrap();
+    }
+}
+
+/// A lease that had expired before it could be asked for is kept as a short one, and named.
+fn an_unknown_lease_is_short(lived: &Lived, cluster: &Cluster, dir: &Path) {
+    let first_revision = lived.base_revision + 1;
+    let origin = Changes::open(&lived.segments, Point::Latest).unwrap().origin().unwrap();
+    let header = Header { origin, first_revision, created_ms: 0, writer: String::new() };
+    let path = dir.join("lease.seg");
+    let mut writer = SegmentWriter::create(&path, header).unwrap();
+    let kv = etcd_disk::proto::KeyValue {
+        key: b"leased".to_vec(),
+        create_revision: first_revision,
+        mod_revision: first_revision,
+        version: 1,
+        value: Vec::new(),
+        lease: 0x1234,
+    };
+    writer.row(first_revision, 1, false, &prost::Message::encode_to_vec(&kv)).unwrap();
+    writer.end_revision().unwrap();
+    writer.close().unwrap();
+    let base = SnapshotFile::open(&lived.base, TrailerPolicy::Required).unwrap();
+    let changes = Changes::open(&[path], Point::Latest).unwrap();
+    let options = RestoreOptions { changes: Some(&changes), ..RestoreOptions::default() };
+    let out = dir.join("lease.db");
+    let restored = write_db(&base, Form::Exact, &cluster.founded(), &options, &out, &mut |_, _| ()).unwrap();
+    let reached = restored.reached.unwrap();
+    assert_eq!((reached.leases_added, reached.short_leases), (1, vec![0x1234]));
+    assert_eq!(reached.proof, None, "there is no answer in this segment");
+    let db = SnapshotFile::open(&out, TrailerPolicy::Skip).unwrap();
+    let stored = db.bolt().bucket(b"lease").unwrap().unwrap().get(&0x1234i64.to_be_bytes()).unwrap().unwrap();
+    let lease: etcd_disk::proto::Lease = prost::Message::decode(stored.as_slice()).unwrap();
+    assert_eq!((lease.id, lease.ttl, lease.remaining_ttl), (0x1234, 60, 0));
+}
+
 async fn any_revision_comes_back(line: &str) {
     let dir = tempfile::tempdir().unwrap();
     let (mut cluster, mut lived) = live(line, dir.path()).await;
@@ -255,6 +320,8 @@ async fn any_revision_comes_back(line: &str) {
         })
         .collect();
     a_wrong_answer_is_told(&lived, &cluster, dir.path());
+    an_unknown_lease_is_short(&lived, &cluster, dir.path());
+    times_are_bounded(&lived, &cluster, dir.path());
     let mut proved = 0;
     for point in &points {
         let restored = rows_are_exact(&lived, *point, &cluster, dir.path());

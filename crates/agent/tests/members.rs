@@ -7,57 +7,18 @@ mod common;
 
 use camino::Utf8Path;
 use common::cluster::{Cluster, LINES};
-use common::{Following, TIMELINE, Workload, config, until, utf8};
+use common::{Agent, Following, TIMELINE, Workload, config, durable, spooled, until, utf8};
 use etcd_disk::changes::{Changes, Point};
 use etcd_disk::restore::{Form, RestoreOptions, write_db};
 use etcd_disk::segment::GapCause;
 use etcd_disk::snapshot::{SnapshotFile, TrailerPolicy, VerifyOptions};
 use rand::Rng;
-use rekindle_agent::spool::{Spool, segments};
+use rekindle_agent::spool::Spool;
 use rekindle_agent::{Health, Rpo};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-
-/// An agent in a process of its own.
-struct Agent(Child);
-
-impl Agent {
-    fn start(spool: &Utf8Path, urls: &[String]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_follow-for-tests"));
-        command.arg(spool).args(urls).stdin(Stdio::piped()).stdout(Stdio::null());
-        Self(command.spawn().unwrap())
-    }
-
-    /// SIGKILL.
-    fn kill(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-
-    /// Ends by itself, its last segment closed.
-    fn stop(mut self) {
-        drop(self.0.stdin.take());
-        assert!(self.0.wait().unwrap().success());
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn spooled(spool: &Utf8Path) -> Vec<PathBuf> {
-    segments(spool).unwrap().into_iter().map(Into::into).collect()
-}
-
-fn durable(spool: &Utf8Path) -> i64 {
-    Changes::open(&spooled(spool), Point::Latest)
-        .map_or(0, |changes| changes.segments().iter().map(|s| s.last_revision).max().unwrap_or(0))
-}
 
 /// When each revision was acknowledged to the client.
 type Acknowledged = Arc<Mutex<Vec<(Instant, i64)>>>;

@@ -14,11 +14,15 @@ pub mod cluster;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use etcd_client::{Client, Compare, CompareOp, DeleteOptions, PutOptions, Txn, TxnOp};
+use etcd_disk::changes::{Changes, Point};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
+use rekindle_agent::spool::segments;
 use rekindle_agent::{Error, FollowConfig, Health, follow};
 use rekindle_model::etcd::EtcdEndpoint;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -80,6 +84,50 @@ pub async fn until(what: &str, limit: Duration, mut holds: impl AsyncFnMut() -> 
         assert!(begin.elapsed() < limit, "{what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// An agent in a process of its own.
+pub struct Agent(Child);
+
+impl Agent {
+    pub fn start(spool: &Utf8Path, urls: &[String]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_follow-for-tests"));
+        command.arg(spool).args(urls).stdin(Stdio::piped()).stdout(Stdio::null());
+        Self(command.spawn().unwrap())
+    }
+
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
+    /// Ends by itself, its last segment closed.
+    pub fn stop(mut self) {
+        drop(self.0.stdin.take());
+        assert!(self.0.wait().unwrap().success());
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+pub fn spooled(spool: &Utf8Path) -> Vec<PathBuf> {
+    segments(spool).unwrap().into_iter().map(Into::into).collect()
+}
+
+/// The newest revision in a spool, its agent at work or not.
+pub fn durable(spool: &Utf8Path) -> i64 {
+    Changes::open(&spooled(spool), Point::Latest)
+        .map_or(0, |changes| changes.segments().iter().map(|s| s.last_revision).max().unwrap_or(0))
 }
 
 /// Random writes of every kind; every key is one of a few, so that they meet.
