@@ -299,3 +299,51 @@ fn killed_in_the_middle() {
     assert_eq!(verified["faults"], serde_json::json!([]));
     assert_eq!(verified["manifests"], last["manifest"]["sequence"], "one chain without a hole");
 }
+
+// The bundle of a host: its files, with their modes, and the links as links, come back by stock tools; a path that was asked
+// for and is not there is an error; the fulls' cluster is the bundle's.
+#[test]
+fn a_bundle_comes_back_by_hand() {
+    use std::os::unix::fs::PermissionsExt;
+    assert!(testbed::needs::has("zstd"), "zstd is missing: apt-get install zstd");
+    let world = World::new();
+    let signer = world.init()["signer"].as_str().unwrap().to_owned();
+    let taken = world.take();
+    let files = world.dir.path().join("files");
+    std::fs::create_dir_all(files.join("pki")).unwrap();
+    std::fs::write(files.join("pki/sa.key"), "a secret key").unwrap();
+    std::fs::set_permissions(files.join("pki/sa.key"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::os::unix::fs::symlink("sa.key", files.join("pki/current.key")).unwrap();
+    let (key, scratch) = (world.path("sign.key"), world.path("scratch"));
+    let bundle = |path: &str| {
+        let keys = ["--signing-key", &key, "--recipient", &world.recipient, "--scratch", &scratch];
+        world.run(&[&["bundle", "--endpoints", &world.url, "--path", path], &keys[..]].concat())
+    };
+    let missing = bundle("/no/such/path");
+    assert!(error(&missing).contains("/no/such/path"), "{}", error(&missing));
+    let put = bundle(files.to_str().unwrap());
+    assert!(put.status.success(), "{}", error(&put));
+    let put: Value = serde_json::from_slice(&put.stdout).unwrap();
+    let id = |report: &Value| report["manifest"]["identity"]["etcdClusterId"].clone();
+    assert_eq!(id(&put), id(&taken));
+    assert_eq!(world.verify(&signer)["faults"], serde_json::json!([]));
+    assert_eq!(std::fs::read_dir(&scratch).unwrap().count(), 0, "nothing unencrypted is left");
+
+    let part = Path::new(&world.vault).join("prod").join(put["manifest"]["part"]["name"].as_str().unwrap());
+    let out = world.dir.path().join("out");
+    std::fs::create_dir(&out).unwrap();
+    let script = "set -eu; \"$AGE\" -d -i \"$IDENTITY\" \"$PART\" | zstd -q -d | tar -x -C \"$OUT\"";
+    let unpacked = Command::new("sh")
+        .args(["-c", script])
+        .env("AGE", age().unwrap().path("age"))
+        .env("IDENTITY", world.path("identity.txt"))
+        .env("PART", part)
+        .env("OUT", &out)
+        .output()
+        .unwrap();
+    assert!(unpacked.status.success(), "{}", String::from_utf8_lossy(&unpacked.stderr));
+    let back = out.join(files.strip_prefix("/").unwrap()).join("pki");
+    assert_eq!(std::fs::read_to_string(back.join("sa.key")).unwrap(), "a secret key");
+    assert_eq!(std::fs::metadata(back.join("sa.key")).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(std::fs::read_link(back.join("current.key")).unwrap(), Path::new("sa.key"));
+}

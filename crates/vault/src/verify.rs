@@ -12,6 +12,7 @@ use rekindle_model::MemberId;
 use rekindle_model::etcd::HashKv;
 use schemars::JsonSchema;
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -105,6 +106,7 @@ impl Vault {
             let object = self.object(&crate::names::manifest(found.sequence));
             report.faults.push(Fault::new(object, found.what));
         }
+        report.faults.extend(self.strangers(&loaded.manifests));
         let total = loaded.manifests.iter().filter_map(|m| Some(m.content.part()?.1.size_bytes));
         let total = total.fold(0, u64::saturating_add);
         for manifest in &loaded.manifests {
@@ -122,6 +124,24 @@ impl Vault {
             progress(report.read_bytes, total);
         }
         Ok(report)
+    }
+
+    /// Bundles of an etcd cluster that no full is of: their PKI would not fit.
+    fn strangers(&self, manifests: &[Manifest]) -> Vec<Fault> {
+        let of_fulls: BTreeSet<MemberId> = manifests
+            .iter()
+            .filter_map(|manifest| match &manifest.content {
+                Content::Full(full) => full.identity.etcd_cluster_id,
+                _ => None,
+            })
+            .collect();
+        let stranger = |manifest: &Manifest| {
+            let Content::Bundle(bundle) = &manifest.content else { return None };
+            let id = bundle.identity.etcd_cluster_id.filter(|id| !of_fulls.contains(id))?;
+            let what = format!("it is of a host of etcd cluster {id}, which no full here is of");
+            (!of_fulls.is_empty()).then(|| Fault::new(self.object(&bundle.part.name), what))
+        };
+        manifests.iter().filter_map(stranger).collect()
     }
 
     async fn verify_part(&self, manifest: &Manifest, part: &Part, level: &VerifyLevel) -> Result<()> {

@@ -6,8 +6,11 @@
 mod common;
 
 use common::*;
-use rekindle_vault::manifest::Content;
-use rekindle_vault::{Error, Recipients, Retention, SigningKey, Store, Vault, WriterName};
+use rekindle_model::MemberId;
+use rekindle_vault::manifest::{ClusterIdentity, Content};
+use rekindle_vault::{
+    BundleMeta, Error, FullMeta, Recipients, Retention, SigningKey, Store, Vault, WriterName,
+};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -339,4 +342,23 @@ async fn one_manifest_is_read_by_number() {
     assert_eq!(vault.manifest(1).await.unwrap(), put);
     assert!(matches!(put.content, Content::Segment(_)));
     assert!(matches!(vault.manifest(2).await, Err(Error::NoManifest { .. })));
+}
+
+// A host of another cluster put its bundle here: its PKI would not fit what the fulls hold, and verification says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_of_another_cluster_is_named() {
+    let (keys, (_dir, store)) = (Keys::new(), folder());
+    let writer = keys.writer(&store, "cp-1").await;
+    let of = |id: u64| ClusterIdentity { etcd_cluster_id: Some(MemberId(id)), ..ClusterIdentity::default() };
+    let (path, verified) = snapshot(keys.dir.path(), 10, 100);
+    writer.put_full(&path, FullMeta { identity: of(7), ..full_meta(verified, 1000) }).await.unwrap();
+    for id in [7, 8] {
+        let archive = keys.dir.path().join("bundle.tar");
+        std::fs::write(&archive, "some").unwrap();
+        let meta = BundleMeta { identity: of(id), host: "cp-1".into(), taken_ms: 1000 };
+        writer.put_bundle(archive, meta).await.unwrap();
+    }
+    let report = keys.verify(&keys.vault(&store), false).await;
+    assert_eq!((report.parts, report.faults.len()), (3, 1), "{report:?}");
+    assert!(report.faults[0].error[0].contains("etcd cluster 8"), "{report:?}");
 }

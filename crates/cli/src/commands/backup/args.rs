@@ -19,6 +19,9 @@ pub(super) enum BackupVerb {
     Init(Init),
     /// Take a full backup now: a snapshot of etcd, verified, encrypted, signed, in the vault.
     Run(Run),
+    /// Put what else a restore needs of this host into the vault: PKI, manifests, kubeadm and kubelet configuration, units.
+    /// Run it on each control-plane host, as root.
+    Bundle(Bundle),
     /// List what the vault holds: timelines with fulls, segments and gaps, and bundles.
     List(Read),
     /// Show what is said of one backup.
@@ -103,6 +106,29 @@ pub(super) struct Run {
     #[command(flatten)]
     pub(super) etcd: EtcdFlags,
     /// A folder with room for one snapshot.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/rekindle")]
+    pub(super) scratch: Utf8PathBuf,
+}
+
+/// `rekindle backup bundle`
+#[derive(Debug, ClapArgs)]
+pub(super) struct Bundle {
+    #[command(flatten)]
+    pub(super) place: Place,
+    /// The cluster's name in the vault. Default: the only one there.
+    #[arg(long, value_name = "NAME")]
+    pub(super) cluster: Option<String>,
+    /// The key that signs, as `init` made it.
+    #[arg(long, value_name = "FILE")]
+    pub(super) signing_key: Utf8PathBuf,
+    #[command(flatten)]
+    pub(super) encrypt: Encrypt,
+    #[command(flatten)]
+    pub(super) etcd: EtcdFlags,
+    /// Another file or folder that belongs into the bundle; repeat for several.
+    #[arg(long = "path", value_name = "PATH")]
+    pub(super) paths: Vec<Utf8PathBuf>,
+    /// A folder with room for the bundle.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/rekindle")]
     pub(super) scratch: Utf8PathBuf,
 }

@@ -1,6 +1,7 @@
 //! `rekindle backup`: the vault on the command line. What it is stands in `crates/vault` and `docs/formats/vault.md`.
 
 mod args;
+mod bundle;
 mod init;
 mod list;
 mod prune;
@@ -25,6 +26,7 @@ pub(crate) fn run(args: Backup, output: &Output) -> Result<Exit, Failure> {
     match args.verb {
         BackupVerb::Init(args) => runtime.block_on(init::run(&args, output)),
         BackupVerb::Run(args) => runtime.block_on(take::run(&args, output)),
+        BackupVerb::Bundle(args) => runtime.block_on(bundle::run(&args, output)),
         BackupVerb::List(read) => runtime.block_on(list::list(&read, output)),
         BackupVerb::Show { sequence, read } => runtime.block_on(list::show(sequence, &read, output)),
         BackupVerb::Verify(args) => runtime.block_on(verify::run(&args, output)),
@@ -103,6 +105,13 @@ fn passphrase(path: &Utf8Path) -> Result<Redacted<String>, Failure> {
         return Err(Failure::usage(format!("{path} holds no passphrase")));
     }
     Ok(Redacted::new(text.to_owned()))
+}
+
+/// A folder of one's own in `parent`, which is made where it is missing; gone again when dropped.
+fn scratch(parent: &Utf8Path) -> Result<tempfile::TempDir, Failure> {
+    std::fs::create_dir_all(parent).doing(|| format!("cannot make {parent}"))?;
+    let folder = tempfile::Builder::new().prefix(".rekindle-backup-").tempdir_in(parent);
+    folder.doing(|| format!("cannot make a folder in {parent}"))
 }
 
 /// This host, as part of the names of what it writes.

@@ -2,7 +2,7 @@
 
 use super::args::Run;
 use super::report::BackupReport;
-use super::{cluster_name, recipients, signing_key, store, writer_name};
+use super::{cluster_name, recipients, scratch, signing_key, store, writer_name};
 use crate::commands::snapshot::save;
 use crate::connect;
 use crate::exit::Exit;
@@ -27,11 +27,7 @@ pub(super) async fn run(args: &Run, output: &Output) -> Result<Exit, Failure> {
     let (store, key, recipients) =
         (store(&args.place)?, signing_key(&args.signing_key)?, recipients(&args.encrypt)?);
     let named = args.cluster.as_deref().map(cluster_name).transpose()?;
-    std::fs::create_dir_all(&args.scratch).doing(|| format!("cannot make {}", args.scratch))?;
-    let scratch = tempfile::Builder::new()
-        .prefix(".rekindle-backup-")
-        .tempdir_in(&args.scratch)
-        .doing(|| format!("cannot make a folder in {}", args.scratch))?;
+    let scratch = scratch(&args.scratch)?;
     let file = Utf8PathBuf::try_from(scratch.path().join("snapshot.db"))
         .doing(|| format!("{} is not UTF-8", args.scratch))?;
 
