@@ -347,3 +347,30 @@ fn a_bundle_comes_back_by_hand() {
     assert_eq!(std::fs::metadata(back.join("sa.key")).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(std::fs::read_link(back.join("current.key")).unwrap(), Path::new("sa.key"));
 }
+
+// The deep look: the newest full and what follows it are restored for trial, and a real etcd boots from them with the
+// HashKV that the live one answers. Without an etcd in PATH the restore is still done, and the report says what was not.
+#[test]
+fn a_deep_look_restores_and_boots() {
+    let world = World::new();
+    let signer = world.init()["signer"].as_str().unwrap().to_owned();
+    world.take();
+    world.put(2);
+    let taken = world.take();
+    let (identity, scratch) = (world.path("identity.txt"), world.path("scratch"));
+    let deep = |path: &str, more: &[&str]| {
+        let args = [&["verify", "--deep", "--signer", &signer, "--scratch", &scratch], more].concat();
+        world.backup(&args).env("PATH", path).output().unwrap()
+    };
+    assert_eq!(deep("/usr/bin", &[]).status.code(), Some(2), "it needs an identity");
+    let etcd = world.etcd.etcd.parent().unwrap().as_str();
+    for (path, version) in [(etcd, Value::from(world.etcd.version.as_str())), ("/nowhere", Value::Null)] {
+        let output = deep(path, &["--identity", &identity]);
+        assert!(output.status.success(), "{}", error(&output));
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let (deep, full) = (&report["deep"], &taken["manifest"]);
+        assert_eq!((&deep["full"], &deep["revision"]), (&Value::from(2), &full["revision"]));
+        assert_eq!((&deep["hashKv"], &deep["booted"]), (&full["hashKv"][0], &version));
+        assert_eq!(std::fs::read_dir(&scratch).unwrap().count(), 0, "nothing unencrypted is left");
+    }
+}

@@ -33,6 +33,8 @@ pub(super) enum BackupVerb {
     },
     /// Verify all backups: signatures, chain, sizes and digests; with an identity also every content.
     Verify(Verify),
+    /// Show the history of one key: when it was written and deleted, from all fulls and segments.
+    Find(crate::commands::from::Find),
     /// Remove what retention does not keep. The newest good full stays whatever the rules say.
     Prune(Prune),
 }
@@ -49,7 +51,7 @@ pub(super) struct Place {
 
 /// A cluster in a vault, and whose signature counts.
 #[derive(Debug, ClapArgs)]
-pub(super) struct Read {
+pub(crate) struct Read {
     #[command(flatten)]
     pub(super) place: Place,
     /// The cluster's name in the vault. Default: the only one there.
@@ -61,6 +63,13 @@ pub(super) struct Read {
     /// Backups signed with this key count, too.
     #[arg(long, value_name = "FILE")]
     pub(super) signing_key: Option<Utf8PathBuf>,
+}
+
+impl Read {
+    /// The vault's address.
+    pub(crate) fn url(&self) -> &str {
+        &self.place.url
+    }
 }
 
 /// To whom is encrypted.
@@ -144,7 +153,10 @@ pub(super) struct Verify {
     /// Decrypt with the passphrase in this file, and verify every content.
     #[arg(long, value_name = "FILE")]
     pub(super) passphrase_file: Option<Utf8PathBuf>,
-    /// A folder with room for one snapshot; used with an identity.
+    /// Also restore the newest state for trial, and boot an etcd from it where one is in PATH. Needs an identity.
+    #[arg(long)]
+    pub(super) deep: bool,
+    /// A folder with room for one snapshot (with --deep: for two, and the segments behind it); used with an identity.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/rekindle")]
     pub(super) scratch: Utf8PathBuf,
 }

@@ -2,6 +2,7 @@
 
 mod args;
 mod bundle;
+mod deep;
 mod init;
 mod list;
 mod prune;
@@ -9,7 +10,7 @@ mod report;
 mod take;
 mod verify;
 
-pub(crate) use args::Backup;
+pub(crate) use args::{Backup};
 pub(crate) use report::{BackupInit, BackupList, BackupPrune, BackupReport, BackupVerification};
 
 use crate::connect;
@@ -30,6 +31,7 @@ pub(crate) fn run(args: Backup, output: &Output) -> Result<Exit, Failure> {
         BackupVerb::List(read) => runtime.block_on(list::list(&read, output)),
         BackupVerb::Show { sequence, read } => runtime.block_on(list::show(sequence, &read, output)),
         BackupVerb::Verify(args) => runtime.block_on(verify::run(&args, output)),
+        BackupVerb::Find(args) => runtime.block_on(super::from::find(&args, output)),
         BackupVerb::Prune(args) => runtime.block_on(prune::run(&args, output)),
     }
 }
@@ -43,7 +45,7 @@ fn store(place: &Place) -> Result<Store, Failure> {
 }
 
 /// The vault that is read, of the cluster named or the only one there is.
-async fn open(read: &Read) -> Result<Vault, Failure> {
+pub(super) async fn open(read: &Read) -> Result<Vault, Failure> {
     let mut trusted: Vec<Signer> = read
         .signers
         .iter()
@@ -55,7 +57,7 @@ async fn open(read: &Read) -> Result<Vault, Failure> {
     vault(&store(&read.place)?, read.cluster.as_deref(), &trusted).await
 }
 
-async fn vault(store: &Store, cluster: Option<&str>, trusted: &[Signer]) -> Result<Vault, Failure> {
+pub(super) async fn vault(store: &Store, cluster: Option<&str>, trusted: &[Signer]) -> Result<Vault, Failure> {
     let cluster = match cluster {
         Some(name) => cluster_name(name)?,
         None => only_cluster(store).await?,
@@ -98,7 +100,7 @@ fn recipients(encrypt: &Encrypt) -> Result<Recipients, Failure> {
     }
 }
 
-fn passphrase(path: &Utf8Path) -> Result<Redacted<String>, Failure> {
+pub(super) fn passphrase(path: &Utf8Path) -> Result<Redacted<String>, Failure> {
     let text = std::fs::read_to_string(path).doing(|| format!("cannot read {path}"))?;
     let text = text.trim_end_matches(['\r', '\n']);
     if text.is_empty() {

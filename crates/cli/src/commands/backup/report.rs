@@ -1,6 +1,7 @@
 //! What the backup verbs tell.
 
-use crate::render::units::{bytes, time};
+use super::deep::Deep;
+use crate::render::units::{bytes, duration_ms, time};
 use camino::Utf8Path;
 use rekindle_model::API_VERSION;
 use rekindle_vault::history::{History, Item, Timeline};
@@ -237,11 +238,13 @@ pub(crate) struct BackupVerification {
     vault: String,
     #[serde(flatten)]
     report: VerifyReport,
+    /// The restore for trial, with `--deep`.
+    deep: Option<Deep>,
 }
 
 impl BackupVerification {
-    pub(super) fn new(vault: &str, report: VerifyReport) -> Self {
-        Self { api_version: API_VERSION, kind: "BackupVerification", vault: vault.to_owned(), report }
+    pub(super) fn new(vault: &str, report: VerifyReport, deep: Option<Deep>) -> Self {
+        Self { api_version: API_VERSION, kind: "BackupVerification", vault: vault.to_owned(), report, deep }
     }
 
     pub(super) fn table(&self) -> String {
@@ -260,6 +263,16 @@ impl BackupVerification {
             let _ = writeln!(text, "‼ gap: revisions {} to {}", gap.first_revision, gap.last_revision);
         }
         faults(&mut text, &report.faults);
+        if let Some(deep) = &self.deep {
+            let etcd = deep.booted.as_ref().map_or("no etcd in PATH to boot from it".into(), |version| {
+                format!("etcd {version} booted from it and answers the same")
+            });
+            let (revision, hash) = (deep.revision, deep.hash_kv.hash);
+            let took = duration_ms(i64::try_from(deep.took_ms).unwrap_or(i64::MAX));
+            let _ =
+                writeln!(text, "√ backup {} and {} segments restored in {took}", deep.full, deep.segments);
+            let _ = writeln!(text, "  revision {revision}, HashKV {hash}; {etcd}");
+        }
         if report.faults.is_empty() {
             let _ = writeln!(text, "√ all as it should be");
         }

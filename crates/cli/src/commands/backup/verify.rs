@@ -2,7 +2,7 @@
 
 use super::args::Verify;
 use super::report::BackupVerification;
-use super::{open, passphrase};
+use super::{deep, open, passphrase};
 use crate::commands::snapshot::bar;
 use crate::exit::Exit;
 use crate::failure::{Doing, Failure};
@@ -18,19 +18,30 @@ pub(super) async fn run(args: &Verify, output: &Output) -> Result<Exit, Failure>
         (None, Some(path)) => Some(Identities::passphrase(passphrase(path)?)),
         (None, None) => None,
     };
-    let level = match identities {
+    let identities = identities.map(Arc::new);
+    let level = match &identities {
+        None if args.deep => {
+            return Err(Failure::usage("--deep reads: give --identity or --passphrase-file"));
+        }
         None => VerifyLevel::Stored,
         Some(identities) => {
             std::fs::create_dir_all(&args.scratch).doing(|| format!("cannot make {}", args.scratch))?;
-            VerifyLevel::Content { identities: Arc::new(identities), scratch: args.scratch.clone().into() }
+            VerifyLevel::Content { identities: identities.clone(), scratch: args.scratch.clone().into() }
         }
     };
     let vault = open(&args.read).await?;
     let url = &args.read.place.url;
-    let report =
-        vault.verify(&level, &mut bar(output, "verifying")).await.doing(|| format!("cannot read {url}"))?;
+    let unread = || format!("cannot read {url}");
+    let report = vault.verify(&level, &mut bar(output, "verifying")).await.doing(unread)?;
+    let deep = match &identities {
+        Some(identities) if args.deep => {
+            let (history, _) = vault.history().await.doing(unread)?;
+            Some(deep::run(&vault, &history, identities, &args.scratch, output).await?)
+        }
+        _ => None,
+    };
     let exit = if report.faults.is_empty() { Exit::Ok } else { Exit::Findings };
-    let report = BackupVerification::new(url, report);
+    let report = BackupVerification::new(url, report, deep);
     output.document(&report, |_| report.table())?;
     Ok(exit)
 }
