@@ -4,11 +4,9 @@
 use super::Restore;
 use crate::build::Steps;
 use crate::parts::{
-    CLIENTS, add_found_manifest, add_start_unit, add_wait_component, add_wait_nodes, client_manifests,
-    has_api_server, parked,
+    CLIENTS, add_found_manifest, add_start_unit, add_wait_component, add_wait_nodes, has_api_server, parked,
 };
 use crate::survey::unit_of;
-use rekindle_model::HostPath;
 use rekindle_model::etcd::EtcdDefinition;
 use rekindle_model::host::{Component, HostFacts, Layout};
 use rekindle_model::plan::Phase;
@@ -66,30 +64,20 @@ impl Restore<'_, '_> {
         add_wait_nodes(steps, &api.id, self.survey.lost.iter().map(|l| l.name.clone()).collect());
     }
 
-    /// Starts the clients of etcd on a host: with static pods all manifests go back at once, with units the API server
-    /// comes `first` and the others once their leases are free.
+    /// Starts the clients of etcd on a host: the API server comes `first`, the others once their leases are free. Until
+    /// then they could only wait for it, and would take processor time from its start.
     pub(super) fn add_start_clients(&self, steps: &mut Steps, host: &HostFacts, first: bool) {
-        if host.layout == Layout::Units {
-            for component in CLIENTS.into_iter().filter(|c| (*c == Component::KubeApiserver) == first) {
+        for component in CLIENTS.into_iter().filter(|c| (*c == Component::KubeApiserver) == first) {
+            if host.layout == Layout::Units {
                 if let Some(unit) = unit_of(host, component) {
                     add_start_unit(steps, &host.id, unit, false, Reversibility::Final);
                 }
-            }
-            return;
-        }
-        if !first {
-            return;
-        }
-        let mut put_back = |component: Component, from: HostPath, to: HostPath| {
-            let summary = format!("put the manifest of {component} back");
-            let step = Step::Rename { from, to, optional: false };
-            steps.add(Some(&host.id), Phase::Start, Reversibility::Final, summary, step);
-        };
-        for (component, manifest) in client_manifests(host) {
-            put_back(component, parked(self.context, host, manifest), manifest.path.clone());
-        }
-        for component in CLIENTS {
-            if host.manifest(component).is_none() {
+            } else if let Some(manifest) = host.manifest(component) {
+                let summary = format!("put the manifest of {component} back");
+                let (from, to) = (parked(self.context, host, manifest), manifest.path.clone());
+                let step = Step::Rename { from, to, optional: false };
+                steps.add(Some(&host.id), Phase::Start, Reversibility::Final, summary, step);
+            } else {
                 add_found_manifest(self.context, steps, host, component, Phase::Start, Reversibility::Final);
             }
         }
