@@ -1,5 +1,6 @@
 //! The command line as types. Help texts are the documentation: short, true, with the units.
 
+use crate::commands::from::FromVault;
 use camino::Utf8PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use rekindle_world::ssh::SshOptions;
@@ -97,6 +98,8 @@ pub(crate) enum Kind {
     BackupVerification,
     /// What `backup prune` prints.
     BackupPrune,
+    /// What `backup find` prints.
+    BackupFind,
 }
 
 /// How hosts are reached.
@@ -162,6 +165,8 @@ pub(crate) struct Restore {
     /// Accept a source that carries a CORRUPT alarm.
     #[arg(long)]
     pub(crate) accept_corrupt_alarm: bool,
+    #[command(flatten)]
+    pub(crate) from: FromVault,
 }
 
 /// `rekindle check`
@@ -286,16 +291,26 @@ pub(crate) enum SnapshotVerb {
     /// Write the data dir of one etcd member from a snapshot. Needs no root and no cluster.
     Restore(SnapshotRestore),
     /// Write a snapshot's live keys and values as JSON lines.
-    Export {
-        /// Snapshot file.
-        file: Utf8PathBuf,
-        /// Only keys that begin with this.
-        #[arg(long, default_value = "")]
-        prefix: String,
-        /// The file is a copied db without the sha256 at its end.
-        #[arg(long)]
-        skip_hash_check: bool,
-    },
+    Export(SnapshotExport),
+}
+
+/// `rekindle snapshot export`
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SnapshotExport {
+    /// Snapshot file.
+    #[arg(required_unless_present = "from", conflicts_with = "from")]
+    pub(crate) file: Option<Utf8PathBuf>,
+    /// Only keys that begin with this.
+    #[arg(long, default_value = "")]
+    pub(crate) prefix: String,
+    /// The file is a copied db without the sha256 at its end.
+    #[arg(long)]
+    pub(crate) skip_hash_check: bool,
+    #[command(flatten)]
+    pub(crate) from: FromVault,
+    /// A folder with room for twice the database; used with --from.
+    #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
+    pub(crate) scratch: Utf8PathBuf,
 }
 
 /// `rekindle snapshot save`
@@ -328,7 +343,8 @@ pub(crate) struct EtcdFlags {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct SnapshotRestore {
     /// Snapshot file.
-    pub(crate) file: Utf8PathBuf,
+    #[arg(required_unless_present = "from", conflicts_with = "from")]
+    pub(crate) file: Option<Utf8PathBuf>,
     /// Data dir to write; it must not exist or be empty. Default: NAME.etcd
     #[arg(long)]
     pub(crate) data_dir: Option<Utf8PathBuf>,
@@ -365,4 +381,6 @@ pub(crate) struct SnapshotRestore {
     /// Show what would be written, write nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) from: FromVault,
 }

@@ -26,6 +26,8 @@ pub struct Goal {
     pub accept_unknown_identity: bool,
     /// Consent to a source with a CORRUPT alarm.
     pub accept_corrupt_alarm: bool,
+    /// `--to`: the candidate with a point of a vault is to be restored, even where newer data survives.
+    pub go_back: bool,
 }
 
 /// Phases, for the report's breakdown of the RTO.

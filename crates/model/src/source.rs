@@ -1,7 +1,7 @@
 //! Where data may be restored from, and whose data it is.
 
 use crate::HostPath;
-use crate::etcd::DbFacts;
+use crate::etcd::{DbFacts, HashKv};
 use crate::{HostId, Seen};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,79 @@ pub struct SourceCandidate {
     pub sha256: Option<String>,
     /// Whose data it is, compared with this cluster.
     pub identity: Identity,
+    /// The point of a vault's history that the file was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub point: Option<VaultPoint>,
+}
+
+/// A point in time out of a vault: a full backup, and the change stream behind it up to a revision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VaultPoint {
+    /// The vault's address.
+    pub vault: String,
+    /// The cluster's name in it.
+    pub cluster: String,
+    /// The history, a UUID.
+    pub timeline: String,
+    /// Number of the full backup.
+    pub full: u64,
+    /// Pieces of the change stream that were read.
+    pub segments: u64,
+    /// The revision.
+    pub revision: i64,
+    /// When it was received, or when the full backup of this revision was begun; milliseconds since the Unix epoch.
+    pub received_ms: i64,
+    /// When the next revision was received: the point was over by then. None when no later one is known.
+    pub next_received_ms: Option<i64>,
+    /// What proves it.
+    pub proof: PointProof,
+}
+
+/// Whether a member's own answer proves a point.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum PointProof {
+    /// The rows have the HashKV that was answered for this revision, the point's or a later one.
+    Equal(HashKv),
+    /// They have another one, and the operator consented to take them.
+    Different(HashKv),
+    /// No answer is known for the point's revision or a later one.
+    None,
+}
+
+impl VaultPoint {
+    /// What it was made of.
+    pub fn made_of(&self) -> String {
+        match self.segments {
+            0 => format!("full backup {} alone", self.full),
+            1 => format!("full backup {} and one segment of changes", self.full),
+            count => format!("full backup {} and {count} segments of changes", self.full),
+        }
+    }
+}
+
+impl std::fmt::Display for VaultPoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { vault, cluster, revision, .. } = self;
+        write!(f, "revision {revision} of {cluster} in {vault}")
+    }
+}
+
+impl std::fmt::Display for PointProof {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Equal(hash) => {
+                write!(f, "proved by the HashKV {} at revision {}", hash.hash, hash.revision)
+            }
+            Self::Different(hash) => write!(
+                f,
+                "DISPROVED by the HashKV {} that a member answered at revision {}; taken by your consent",
+                hash.hash, hash.revision
+            ),
+            Self::None => write!(f, "unproved: no HashKV at this revision or a later one is known"),
+        }
+    }
 }
 
 /// What a candidate is.

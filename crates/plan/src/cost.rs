@@ -86,7 +86,13 @@ fn of_file(context: &Context<'_>, source: &SourceCandidate, facts: &DbFacts) -> 
             Some((revision, _)) => Seen::Known(revision),
             None => Seen::Unknown("nothing that is left tells the last acknowledged revision".into()),
         },
-        evidence: format!("from the snapshot (its file's time: {from}) to {end_text}; {lost}"),
+        evidence: match &source.point {
+            Some(point) => format!(
+                "from the receipt of revision {} at {from}, as the vault tells, to {end_text}; {lost}",
+                point.revision
+            ),
+            None => format!("from the snapshot (its file's time: {from}) to {end_text}; {lost}"),
+        },
         time_lost_seconds,
         ..Cost::default()
     }

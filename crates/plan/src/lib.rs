@@ -38,6 +38,7 @@ use survey::Context;
 pub fn plan(inventory: &Inventory, diagnosis: &Diagnosis, goal: &Goal, now_ms: i64) -> PlanOutcome {
     let context = Context { inventory, diagnosis, goal, now_ms };
     match &diagnosis.etcd {
+        _ if goal.go_back => restore::plan(&context),
         EtcdVerdict::Unknown(why) => refuse::unknown(&context, why),
         EtcdVerdict::Healthy | EtcdVerdict::Stopped => restart::plan(&context),
         EtcdVerdict::QuorumHolds => replace_member::plan(&context),

@@ -34,6 +34,10 @@ pub(crate) fn no_source(context: &Context<'_>, choice: Choice) -> PlanOutcome {
         "give another snapshot: --snapshot PATH (a file, or a folder whose newest verified one is taken)"
             .to_owned(),
     ];
+    let reason = match choice.candidates.iter().find(|(c, _)| c.point.is_some()) {
+        Some((_, why)) if context.goal.go_back => format!("the point asked for can't be restored: {why}"),
+        _ => reason,
+    };
     let only_identity = choice.candidates.iter().any(|(c, _)| {
         matches!(c.identity, Identity::Unknown(_)) && c.facts.known().is_some_and(|f| f.violations.is_empty())
     });

@@ -50,6 +50,9 @@ pub(crate) fn choose(context: &Context<'_>) -> Choice {
     let mut reasons: Vec<Option<String>> = Vec::with_capacity(sources.len());
     for (index, candidate) in sources.iter().enumerate() {
         match check(context, candidate) {
+            Ok(_) if context.goal.go_back && candidate.point.is_none() => {
+                reasons.push(Some("not taken: you asked for a point in the past".into()));
+            }
             Ok(facts) => {
                 let wal_holds_more = wal_holds_more(context, &candidate.kind, facts);
                 usable.push(Usable { index, candidate, facts, wal_holds_more });
@@ -244,11 +247,11 @@ fn sentence(index: usize, histories: &[Vec<Usable<'_>>], taken: Option<Usable<'_
         } else {
             format!("the newest of {usable} usable ones")
         };
-        return format!(
-            "taken: {of}, revision {}, {}",
-            one.facts.revision,
-            identity(&one.candidate.identity)
-        );
+        let of = match &one.candidate.point {
+            Some(point) => format!("{of}, {point}, {}, {}", point.made_of(), point.proof),
+            None => format!("{of}, revision {}", one.facts.revision),
+        };
+        return format!("taken: {of}, {}", identity(&one.candidate.identity));
     }
     if home.is_some_and(|h| h.iter().any(|u| u.index == index)) {
         let behind = taken.facts.revision.saturating_sub(one.facts.revision);

@@ -36,6 +36,7 @@ impl Disk {
         let local: Arc<dyn Host> = Arc::new(LocalHost::new(HostId::local(), "/"));
         let disk: Arc<dyn Host> = Arc::new(LocalHost::new(HostId("disk".into()), self.root.clone()));
         let options = ObserveOptions {
+            point: None,
             snapshot: snapshot.map(Utf8Path::to_owned),
             lost: Vec::new(),
             kubeconfig: None,

@@ -10,9 +10,9 @@ use crate::failure::{Doing, Failure};
 use crate::output::Output;
 use crate::render;
 use camino::Utf8PathBuf;
-use rekindle_model::API_VERSION;
 use rekindle_model::plan::{Plan, PlanOutcome};
-use rekindle_model::source::SourceKind;
+use rekindle_model::source::{SourceKind, VaultPoint};
+use rekindle_model::{API_VERSION, HostPath};
 use rekindle_world::observe::observe;
 
 pub(super) fn run(args: &Apply, output: &Output) -> Result<Exit, Failure> {
@@ -26,6 +26,7 @@ pub(super) fn run(args: &Apply, output: &Output) -> Result<Exit, Failure> {
     let turn = turn(&args.hosts, &args.consent, &plan.run_id)?;
     let began_ms = rekindle_run::now_ms();
     let mut observing = options(&args.hosts, snapshot_folder(&plan).as_ref(), None);
+    observing.point = vault_point(&plan);
     observing.lost.extend(plan.lost_hosts.iter().cloned());
     let inventory = runtime.block_on(observe(&world, &observing));
     if inventory.decision_digest() != plan.inventory_digest {
@@ -61,10 +62,18 @@ fn read(args: &Apply) -> Result<Plan, Failure> {
     Ok(plan)
 }
 
+/// The file made of a vault's history when the plan was made.
+fn vault_point(plan: &Plan) -> Option<(HostPath, VaultPoint)> {
+    plan.candidates.iter().find_map(|(candidate, _)| match &candidate.kind {
+        SourceKind::SnapshotFile(path) => Some((path.clone(), candidate.point.clone()?)),
+        _ => None,
+    })
+}
+
 /// The snapshot given when the plan was made, so that the same sources are looked at again.
 fn snapshot_folder(plan: &Plan) -> Option<Utf8PathBuf> {
     let mut files = plan.candidates.iter().filter_map(|(candidate, _)| match &candidate.kind {
-        SourceKind::SnapshotFile(path) => Some(path),
+        SourceKind::SnapshotFile(path) if candidate.point.is_none() => Some(path),
         _ => None,
     });
     let first = files.next()?;

@@ -42,6 +42,7 @@ pub(super) fn options(
 ) -> ObserveOptions {
     ObserveOptions {
         snapshot: snapshot.cloned(),
+        point: None,
         lost: hosts.lost.iter().map(|h| rekindle_model::HostId(h.clone())).collect(),
         kubeconfig: hosts.kubeconfig.clone(),
         state_dir: hosts.state_dir.clone(),

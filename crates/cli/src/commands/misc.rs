@@ -39,6 +39,7 @@ pub(super) fn schema(kind: Kind, output: &Output) -> Result<Exit, Failure> {
         Kind::BackupList => schema_for!(BackupList),
         Kind::BackupVerification => schema_for!(BackupVerification),
         Kind::BackupPrune => schema_for!(BackupPrune),
+        Kind::BackupFind => schema_for!(super::from::BackupFind),
     };
     let text = serde_json::to_string_pretty(&schema).doing(|| "cannot render the schema".into())?;
     output.data(&(text + "\n"))?;

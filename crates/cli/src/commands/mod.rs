@@ -3,6 +3,7 @@
 mod apply;
 pub(crate) mod backup;
 mod check;
+pub(crate) mod from;
 mod misc;
 mod plan;
 mod recover;

@@ -1,6 +1,7 @@
 //! `rekindle plan`: observe, diagnose, plan, render. Also the first half of `recover`.
 
 use super::check::options;
+use super::from;
 use crate::args::{Format, Hosts, Plan, Restore};
 use crate::connect;
 use crate::exit::Exit;
@@ -24,7 +25,7 @@ pub(super) struct Made {
 pub(super) fn run(args: &Plan, output: &Output) -> Result<Exit, Failure> {
     let made = connect::runtime()?.block_on(async {
         let world = connect::world(&args.hosts).await?;
-        Ok::<_, Failure>(make(&world, &args.hosts, &args.restore, new_run(), output).await)
+        make(&world, &args.hosts, &args.restore, new_run(), output).await
     })?;
     show(&made.outcome, output)
 }
@@ -62,18 +63,22 @@ pub(super) async fn make(
     restore: &Restore,
     run_id: RunId,
     output: &Output,
-) -> Made {
-    let goal = goal(hosts, restore, run_id);
+) -> Result<Made, Failure> {
     let began_ms = rekindle_run::now_ms();
+    // not in the run's folder: a plan is no run yet
+    let file = hosts.state_dir.join("points").join(format!("{run_id}.db"));
+    let made = from::make(&restore.from, file, output).await?;
+    let goal = goal(hosts, restore, run_id);
+    let mut looking = options(hosts, restore.snapshot.as_ref(), restore.data_dir.as_ref());
+    looking.point = made.map(|made| (made.file.into(), made.point));
     let mut looks = 1;
     loop {
-        let inventory =
-            observe(world, &options(hosts, restore.snapshot.as_ref(), restore.data_dir.as_ref())).await;
+        let inventory = observe(world, &looking).await;
         let diagnosis = rekindle_diagnose::diagnose(&inventory);
         let diagnosed_ms = rekindle_run::now_ms();
         let outcome = rekindle_plan::plan(&inventory, &diagnosis, &goal, diagnosed_ms);
         let Some(why) = in_motion(&diagnosis, &outcome).filter(|_| looks < LOOKS) else {
-            return Made { outcome, began_ms, diagnosed_ms };
+            return Ok(Made { outcome, began_ms, diagnosed_ms });
         };
         output.say(&format!("looking again in {} s: {why}", PAUSE.as_secs()));
         tokio::time::sleep(PAUSE).await;
@@ -107,5 +112,6 @@ fn goal(hosts: &Hosts, restore: &Restore, run_id: RunId) -> Goal {
         data_dir: restore.data_dir.clone().map(Into::into),
         accept_unknown_identity: restore.accept_unknown_identity,
         accept_corrupt_alarm: restore.accept_corrupt_alarm,
+        go_back: restore.from.from.is_some() && restore.from.goes_back(),
     }
 }

@@ -20,7 +20,7 @@ pub(super) fn run(args: &Recover, output: &Output) -> Result<Exit, Failure> {
     let world = runtime.block_on(connect::world(&args.hosts))?;
     let run_id = new_run();
     let turn = turn(&args.hosts, &args.consent, &run_id)?;
-    let made = runtime.block_on(make(&world, &args.hosts, &args.restore, run_id, output));
+    let made = runtime.block_on(make(&world, &args.hosts, &args.restore, run_id, output))?;
     let (PlanOutcome::Plan(plan), Some(turn)) = (&made.outcome, turn) else {
         return show(&made.outcome, output);
     };

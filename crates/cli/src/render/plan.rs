@@ -65,7 +65,14 @@ fn candidates(text: &mut String, candidates: &[(SourceCandidate, String)]) {
     }
     let _ = writeln!(text, "Where the data could come from");
     for (candidate, verdict) in candidates {
-        let _ = writeln!(text, "  {}", candidate.kind);
+        match &candidate.point {
+            Some(point) => {
+                let _ = writeln!(text, "  {point}\n      {}, {}", point.made_of(), point.proof);
+            }
+            None => {
+                let _ = writeln!(text, "  {}", candidate.kind);
+            }
+        }
         match &candidate.facts {
             Seen::Known(facts) => {
                 let when = candidate.taken_ms.known().map_or("time unknown".to_owned(), |ms| time(*ms));

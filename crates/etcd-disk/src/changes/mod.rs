@@ -18,7 +18,7 @@ pub(crate) use merge::Merge;
 pub(crate) use plan::{Base, Plan};
 
 use crate::error::{Error, Result};
-use crate::segment::{Evidence, GapSeen, Origin, SegmentFacts, survey_with};
+use crate::segment::{Evidence, GapSeen, HashSample, Origin, SegmentFacts, survey_with};
 
 /// The point in time to restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +50,8 @@ pub struct Changes {
     /// The highest revision there by the time asked for.
     by_then: Option<Evidence>,
     earliest: Option<Evidence>,
+    /// Samples that are not in the segments.
+    more_samples: Vec<HashSample>,
 }
 
 impl Changes {
@@ -75,8 +77,17 @@ impl Changes {
             surveyed.push(survey_with(path, &mut tell)?);
         }
         surveyed.sort_by_key(|segment| (segment.header.first_revision, -segment.last_revision));
-        let changes = Self { segments: surveyed, point, by_then, earliest };
+        let changes = Self { segments: surveyed, point, by_then, earliest, more_samples: Vec::new() };
         changes.refuse_mixed().map(|()| changes)
+    }
+
+    /// Takes HashKV samples that are known from elsewhere: a later snapshot of the same history has one.
+    pub fn add_samples(&mut self, samples: impl IntoIterator<Item = HashSample>) {
+        self.more_samples.extend(samples);
+    }
+
+    pub(crate) fn samples(&self) -> impl Iterator<Item = &HashSample> {
+        self.segments.iter().flat_map(|segment| &segment.samples).chain(&self.more_samples)
     }
 
     fn refuse_mixed(&self) -> Result<()> {

@@ -48,7 +48,6 @@ impl Changes {
             base: base.path.clone(),
             source,
         })?;
-        let samples = self.segments.iter().flat_map(|segment| &segment.samples);
         let proves = |sample: &&HashSample| {
             let of = sample.hash_kv;
             // rows that a compaction up to the snapshot's has removed cannot be hashed any more
@@ -57,7 +56,7 @@ impl Changes {
                 && of.compact_revision >= base.compact_revision
                 && of.compact_revision <= of.revision
         };
-        let sample = samples.filter(proves).min_by_key(|sample| sample.hash_kv.revision).copied();
+        let sample = self.samples().filter(proves).min_by_key(|sample| sample.hash_kv.revision).copied();
         Ok(Plan { from: base.revision, to, sample })
     }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicU64;
 
 use boltfile::Writer;
 
-use super::cluster::{NewCluster, member_json};
+use super::cluster::{NewCluster, NewMember, member_json};
 use super::tail::Tail;
 use super::{Form, RestoreOptions, RestoredDb};
 use crate::bucket;
@@ -18,6 +18,7 @@ use crate::copy::copy_bucket;
 use crate::error::{Error, Result, SnapshotFault};
 use crate::facts::{Alarm, AlarmKind, StoreFacts, for_each_entry, parse_alarm, read_facts};
 use crate::files;
+use crate::ids::EtcdId;
 use crate::rows::{Revision, row_key};
 use crate::snapshot::SnapshotFile;
 use crate::wal;
@@ -47,6 +48,18 @@ pub fn write_db(
     out: &Path,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<RestoredDb> {
+    write_new(source, form, Some(cluster), options, out, progress)
+}
+
+/// The same; without a `cluster` everything but rows and leases stays as it is in the source.
+pub(super) fn write_new(
+    source: &SnapshotFile,
+    form: Form,
+    cluster: Option<&NewCluster>,
+    options: &RestoreOptions<'_>,
+    out: &Path,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<RestoredDb> {
     let io = |source| Error::Io { path: out.to_owned(), action: "create it", source };
     let file = files::create_private(out).map_err(io)?;
     let mut job = Job { source, cluster, options, out, progress, read: 0, told: 0 };
@@ -62,7 +75,7 @@ pub fn write_db(
 
 pub(super) struct Job<'a> {
     pub(super) source: &'a SnapshotFile,
-    cluster: &'a NewCluster,
+    cluster: Option<&'a NewCluster>,
     pub(super) options: &'a RestoreOptions<'a>,
     pub(super) out: &'a Path,
     pub(super) progress: &'a mut dyn FnMut(u64, u64),
@@ -103,7 +116,7 @@ impl<'a> Job<'a> {
         let mut cleared = Vec::new();
         for name in self.bucket_names()? {
             match name.as_slice() {
-                b"alarm" => cleared = self.alarms(&mut writer)?,
+                b"alarm" if self.cluster.is_some() => cleared = self.alarms(&mut writer)?,
                 b"key" => {
                     rows = Some(match (form, plan.take(), &tail) {
                         (_, Some(plan), tail) => self.bumped_rows(&mut writer, plan, tail.as_ref())?,
@@ -122,11 +135,11 @@ impl<'a> Job<'a> {
                         self.leases(&mut writer, tail, rows)?;
                     }
                 }
-                b"members" => self.members(&mut writer)?,
-                b"members_removed" => {
+                b"members" if self.cluster.is_some() => self.members(&mut writer)?,
+                b"members_removed" if self.cluster.is_some() => {
                     writer.bucket(&name).map_err(|e| self.write_error(e))?;
                 }
-                b"meta" => {
+                b"meta" if self.cluster.is_some() => {
                     let raised = rows.as_ref().filter(|_| form != Form::Exact).map(|rows| rows.revision);
                     self.meta(&mut writer, form, raised)?;
                 }
@@ -219,9 +232,13 @@ impl<'a> Job<'a> {
         }
     }
 
+    fn members_by_id(&self) -> impl Iterator<Item = &(EtcdId, NewMember)> {
+        self.cluster.into_iter().flat_map(NewCluster::by_id)
+    }
+
     pub(super) fn members(&self, writer: &mut Writer) -> Result<()> {
         let mut entries: Vec<(String, String)> =
-            self.cluster.by_id().iter().map(|(id, m)| (id.to_string(), member_json(*id, m))).collect();
+            self.members_by_id().map(|(id, m)| (id.to_string(), member_json(*id, m))).collect();
         // unpadded hex: not the order of the ids
         entries.sort();
         let mut out = writer.bucket(bucket::MEMBERS.as_bytes()).map_err(|e| self.write_error(e))?;
@@ -259,7 +276,7 @@ impl<'a> Job<'a> {
             Ok(())
         })?;
         // the log of the new cluster begins again, so the index goes down; etcdutl does the same
-        let applied = self.cluster.by_id().len() as u64;
+        let applied = self.members_by_id().count() as u64;
         entries.insert(b"consistent_index".to_vec(), applied.to_be_bytes().to_vec());
         entries.insert(b"term".to_vec(), wal::TERM.to_be_bytes().to_vec());
         if let Some(main) = raised_to {

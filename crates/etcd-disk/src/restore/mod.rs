@@ -3,6 +3,7 @@
 //!
 //! - `cluster.rs`: who the members will be, and their ids.
 //! - `db.rs`: the new database, in one of three [`Form`]s; `exact.rs`: the one that is copied; `rows.rs`: the others' rows.
+//! - `snapshot.rs`: no member, but the snapshot of a point in time.
 //! - `tail.rs`: the changes replayed behind the snapshot's rows, and what proves them.
 //! - `member.rs`: a member's folder around it: `member/snap/{db,*.snap}`, `member/wal`.
 //!
@@ -14,6 +15,7 @@ mod db;
 mod exact;
 mod member;
 mod rows;
+mod snapshot;
 mod tail;
 
 use std::collections::BTreeMap;
@@ -22,6 +24,7 @@ use std::path::{Path, PathBuf};
 pub use cluster::{NewCluster, NewMember};
 pub use db::write_db;
 pub use member::{DbFrom, write_member};
+pub use snapshot::write_snapshot;
 
 use crate::changes::Changes;
 use crate::error::{Error, Result};
@@ -66,6 +69,8 @@ pub struct RestoreOptions<'a> {
     pub group: Option<GroupFn<'a>>,
     /// Replayed behind the snapshot, up to their point in time.
     pub changes: Option<&'a Changes>,
+    /// Restore although a member answered another HashKV for the replayed rows.
+    pub allow_disproved: bool,
 }
 
 /// The point in time that was reached by replaying changes.
@@ -84,6 +89,8 @@ pub struct Reached {
     /// The member's answer that equals the HashKV of the rows; `None`: there is none at or behind the point, so nothing
     /// but the snapshot is proved.
     pub proof: Option<HashSample>,
+    /// The member's answer that does not; only with [`RestoreOptions::allow_disproved`].
+    pub disproof: Option<HashSample>,
     /// Leases made that the snapshot did not have.
     pub leases_added: u64,
     /// Those among them of which no TTL is known; they have 60 s.

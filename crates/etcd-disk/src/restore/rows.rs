@@ -130,7 +130,7 @@ impl<'a> Job<'a> {
             revision: tail.plan.to,
             compact_revision: facts.compact_revision(),
             hash_kv: scanned.hash_kv,
-            reached: Some(tail.prove(reached, scanned.second)?),
+            reached: Some(tail.prove(reached, scanned.second, self.options.allow_disproved)?),
             leases: at.leases,
         })
     }
@@ -201,7 +201,9 @@ impl<'a> Job<'a> {
             ));
         }
         let computed = tail.and_then(|tail| tail.plan.sample).map(|_| scan.finish(revision).hash_kv);
-        let reached = tail.zip(reached).map(|(tail, reached)| tail.prove(reached, computed)).transpose()?;
+        let allowed = self.options.allow_disproved;
+        let proved = tail.zip(reached).map(|(tail, reached)| tail.prove(reached, computed, allowed));
+        let reached = proved.transpose()?;
         Ok(Survivors { at, keep, to_revision, reached })
     }
 

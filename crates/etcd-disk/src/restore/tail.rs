@@ -55,6 +55,7 @@ impl<'a> Tail<'a> {
             next_received_ms: None,
             rows_added: 0,
             proof: None,
+            disproof: None,
             leases_added: 0,
             short_leases: Vec::new(),
         };
@@ -102,9 +103,17 @@ impl<'a> Tail<'a> {
     }
 
     /// Compares the HashKV of the rows with the sample.
-    pub(super) fn prove(&self, reached: Reached, computed: Option<HashKv>) -> Result<Reached> {
+    pub(super) fn prove(
+        &self,
+        reached: Reached,
+        computed: Option<HashKv>,
+        allow_disproved: bool,
+    ) -> Result<Reached> {
         let Some((sample, computed)) = self.plan.sample.zip(computed) else { return Ok(reached) };
         let answered = sample.hash_kv;
+        if computed != answered && allow_disproved {
+            return Ok(Reached { disproof: Some(sample), ..reached });
+        }
         if computed != answered {
             return Err(Error::Proof {
                 revision: answered.revision,

@@ -7,13 +7,15 @@ use crate::words::{and_list, mebibytes, span, time};
 use rekindle_model::Seen;
 use rekindle_model::diagnosis::EtcdVerdict;
 use rekindle_model::plan::Cost;
-use rekindle_model::source::{Identity, SourceKind};
+use rekindle_model::source::{Identity, PointProof, SourceKind};
 use rekindle_model::step::RestoreForm;
 
 impl Restore<'_, '_> {
     pub(super) fn summary(&self) -> String {
         let names: Vec<String> = self.new_members.iter().map(|m| m.name.clone()).collect();
-        let why = if self.context.diagnosis.etcd == EtcdVerdict::EmptyImposter {
+        let why = if self.context.goal.go_back {
+            "You asked to go back in time"
+        } else if self.context.diagnosis.etcd == EtcdVerdict::EmptyImposter {
             "An empty cluster sits in the place of the lost one, and the old data survives elsewhere"
         } else if self.survey.voters == 1 {
             "The data of the only etcd member is lost"
@@ -47,7 +49,7 @@ impl Restore<'_, '_> {
             "{why}, so {} {} restored from {}{age} ({}), {form}, as a new cluster.{lost}",
             and_list(&names),
             if names.len() == 1 { "is" } else { "are" },
-            self.source.kind,
+            self.source.point.as_ref().map_or_else(|| self.source.kind.to_string(), ToString::to_string),
             mebibytes(self.facts.size_bytes),
         )
     }
@@ -65,6 +67,11 @@ impl Restore<'_, '_> {
             warnings.push(
                 "Revisions are not raised (--exact): clients that saw higher ones may miss changes until restarted.".into(),
             );
+        }
+        if let Some(point) = &self.source.point
+            && !matches!(point.proof, PointProof::Equal(_))
+        {
+            warnings.push(format!("The point in time is {}.", point.proof));
         }
         if let Identity::Unknown(why) = &self.source.identity {
             warnings.push(format!(

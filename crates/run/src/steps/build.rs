@@ -99,7 +99,7 @@ impl Job {
             quota_bytes: Some(self.quota_bytes),
             allow_corrupt_alarm: self.allow_corrupt_alarm,
             group: Some(&resource),
-            changes: None,
+            ..RestoreOptions::default()
         };
         let out = self.out.as_std_path();
         write_db(&snapshot, self.form, &self.cluster, &options, out, &mut |done, total| progress(done, total))

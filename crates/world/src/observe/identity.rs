@@ -118,6 +118,7 @@ mod tests {
             taken_ms: Seen::default(),
             sha256: None,
             identity: Identity::Unknown(String::new()),
+            point: None,
         }
     }
 

@@ -26,6 +26,7 @@ use camino::Utf8PathBuf;
 use futures::future::join_all;
 use rekindle_model::etcd::EtcdConfig;
 use rekindle_model::inventory::{EarlierRun, Inventory};
+use rekindle_model::source::VaultPoint;
 use rekindle_model::{HostId, HostPath, Seen};
 use sha2::{Digest as _, Sha256};
 
@@ -34,6 +35,8 @@ use sha2::{Digest as _, Sha256};
 pub struct ObserveOptions {
     /// Snapshot file, or a folder of them, on the machine Rekindle runs on.
     pub snapshot: Option<Utf8PathBuf>,
+    /// A snapshot file there that was made of a vault's history, and of which point.
+    pub point: Option<(HostPath, VaultPoint)>,
     /// Hosts the operator attests to be off for good.
     pub lost: Vec<HostId>,
     /// kubeconfig on the machine Rekindle runs on; none = those kubeadm leaves on the hosts.
@@ -61,7 +64,7 @@ pub async fn observe(world: &World, options: &ObserveOptions) -> Inventory {
     );
     let (mut cluster, sources) = tokio::join!(
         cluster::objects(world, &facts, kubeconfig.as_ref()),
-        sources::find(world, &facts, snapshot.as_ref(), now_ms())
+        sources::find(world, &facts, snapshot.as_ref(), options.point.as_ref(), now_ms())
     );
     (cluster.control_plane_endpoint, cluster.endpoint_readyz) = (server, readyz);
     Inventory {

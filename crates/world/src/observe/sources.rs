@@ -6,7 +6,7 @@ use crate::World;
 use crate::host::{FileKind, Host};
 use rekindle_model::etcd::{DbFacts, EtcdLive};
 use rekindle_model::host::{Component, HostFacts};
-use rekindle_model::source::{Identity, SourceCandidate, SourceKind};
+use rekindle_model::source::{Identity, SourceCandidate, SourceKind, VaultPoint};
 use rekindle_model::{HostPath, Seen};
 
 /// Most files of a folder that are listed.
@@ -17,6 +17,7 @@ pub(super) async fn find(
     world: &World,
     facts: &[HostFacts],
     snapshot: Option<&HostPath>,
+    point: Option<&(HostPath, VaultPoint)>,
     taken_ms: i64,
 ) -> Vec<SourceCandidate> {
     let mut sources = Vec::new();
@@ -25,6 +26,16 @@ pub(super) async fn find(
     }
     if let Some(path) = snapshot {
         sources.extend(files(world.local.as_ref(), path, facts).await);
+    }
+    if let Some((path, point)) = point {
+        sources.extend(files(world.local.as_ref(), path, facts).await.into_iter().map(|file| {
+            SourceCandidate {
+                // its file was made just now
+                taken_ms: Seen::Known(point.received_ms),
+                point: Some(point.clone()),
+                ..file
+            }
+        }));
     }
     identity::compare(&mut sources, facts);
     sources
@@ -37,6 +48,7 @@ fn candidate(kind: SourceKind, facts: Seen<DbFacts>, taken_ms: Seen<i64>) -> Sou
         taken_ms,
         sha256: None,
         identity: Identity::Unknown("not compared".into()),
+        point: None,
     }
 }
 

@@ -10,14 +10,14 @@ mod report;
 mod take;
 mod verify;
 
-pub(crate) use args::{Backup};
+pub(crate) use args::{Backup, Read};
 pub(crate) use report::{BackupInit, BackupList, BackupPrune, BackupReport, BackupVerification};
 
 use crate::connect;
 use crate::exit::Exit;
 use crate::failure::{Doing, Failure};
 use crate::output::Output;
-use args::{BackupVerb, Encrypt, Place, Read};
+use args::{BackupVerb, Encrypt, Place};
 use camino::Utf8Path;
 use rekindle_model::Redacted;
 use rekindle_vault::{ClusterName, Error, Recipients, Signer, SigningKey, Store, Vault, WriterName};
@@ -57,7 +57,11 @@ pub(super) async fn open(read: &Read) -> Result<Vault, Failure> {
     vault(&store(&read.place)?, read.cluster.as_deref(), &trusted).await
 }
 
-pub(super) async fn vault(store: &Store, cluster: Option<&str>, trusted: &[Signer]) -> Result<Vault, Failure> {
+pub(super) async fn vault(
+    store: &Store,
+    cluster: Option<&str>,
+    trusted: &[Signer],
+) -> Result<Vault, Failure> {
     let cluster = match cluster {
         Some(name) => cluster_name(name)?,
         None => only_cluster(store).await?,

@@ -1,12 +1,15 @@
 //! `rekindle snapshot export FILE`: live keys and values as JSON lines, each with its revisions; values in base64.
 
 use super::open;
+use crate::args::SnapshotExport;
+use crate::commands::from;
+use crate::connect;
 use crate::exit::Exit;
 use crate::failure::{Doing, Failure};
 use crate::output::Output;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use serde::Serialize;
 use std::io::{BufWriter, Write};
 
@@ -21,12 +24,18 @@ struct Line<'a> {
     value: String,
 }
 
-pub(super) fn run(
-    file: &Utf8Path,
-    prefix: &str,
-    skip_hash_check: bool,
-    output: &Output,
-) -> Result<Exit, Failure> {
+pub(super) fn run(args: &SnapshotExport, output: &Output) -> Result<Exit, Failure> {
+    if let Some(file) = &args.file {
+        return export(file, &args.prefix, args.skip_hash_check, output);
+    }
+    let folder = from::private_folder(&args.scratch)?;
+    let file = Utf8PathBuf::try_from(folder.path().join("point.db"))
+        .doing(|| format!("{} is not UTF-8", args.scratch))?;
+    connect::runtime()?.block_on(from::make(&args.from, file.clone(), output))?;
+    export(&file, &args.prefix, false, output)
+}
+
+fn export(file: &Utf8Path, prefix: &str, skip_hash_check: bool, output: &Output) -> Result<Exit, Failure> {
     let snapshot = open(file, skip_hash_check)?;
     super::verify::verify(&snapshot, file, output)?;
     let mut out = BufWriter::new(std::io::stdout().lock());

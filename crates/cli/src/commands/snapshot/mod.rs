@@ -22,9 +22,7 @@ pub(crate) fn run(args: Snapshot, output: &Output) -> Result<Exit, Failure> {
         SnapshotVerb::Save(args) => save::run(&args, output),
         SnapshotVerb::Verify { file, skip_hash_check } => verify::run(&file, skip_hash_check, output),
         SnapshotVerb::Restore(args) => restore::run(&args, output),
-        SnapshotVerb::Export { file, prefix, skip_hash_check } => {
-            export::run(&file, &prefix, skip_hash_check, output)
-        }
+        SnapshotVerb::Export(args) => export::run(&args, output),
     }
 }
 

@@ -2,13 +2,17 @@
 
 use super::{bar, open, size};
 use crate::args::SnapshotRestore;
+use crate::commands::from::{self, Fetched};
+use crate::connect;
 use crate::exit::Exit;
 use crate::failure::{Doing, Failure};
 use crate::output::Output;
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use etcd_disk::restore::{Form, NewCluster, RestoreOptions, Target, restore_members};
+use etcd_disk::snapshot::SnapshotFile;
 use rekindle_model::API_VERSION;
 use rekindle_model::etcd::HashKv;
+use rekindle_model::source::VaultPoint;
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -27,6 +31,61 @@ struct RestoreReport {
     live_keys: u64,
     size_bytes: u64,
     cleared_alarms: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    point: Option<VaultPoint>,
+}
+
+/// What is restored from.
+enum Source {
+    /// A snapshot file.
+    File(SnapshotFile, Utf8PathBuf),
+    /// A full backup and the stream behind it, out of a vault.
+    Vault(Box<Fetched>),
+    /// The snapshot file of a point in a vault: a dry run looks into it, and it goes away with its folder.
+    Point(SnapshotFile, Utf8PathBuf, tempfile::TempDir),
+}
+
+impl Source {
+    fn open(args: &SnapshotRestore, data_dir: &Utf8Path, output: &Output) -> Result<Self, Failure> {
+        let (None, Some(url)) = (&args.file, &args.from.from) else {
+            let file = args.file.clone().unwrap_or_default();
+            return Ok(Self::File(open(&file, args.skip_hash_check)?, file));
+        };
+        // what is fetched lies on the file system that it is restored to
+        let beside =
+            data_dir.parent().filter(|parent| !parent.as_str().is_empty()).unwrap_or(Utf8Path::new("."));
+        let runtime = connect::runtime()?;
+        if !args.dry_run {
+            let fetched = runtime.block_on(from::fetch(&args.from, url, beside, output))?;
+            return Ok(Self::Vault(Box::new(fetched)));
+        }
+        let folder = from::private_folder(beside)?;
+        let file = Utf8PathBuf::try_from(folder.path().join("point.db"))
+            .doing(|| format!("{beside} is not UTF-8"))?;
+        runtime.block_on(from::make(&args.from, file.clone(), output))?;
+        Ok(Self::Point(open(&file, false)?, file, folder))
+    }
+
+    fn snapshot(&self) -> &SnapshotFile {
+        match self {
+            Self::File(snapshot, _) | Self::Point(snapshot, ..) => snapshot,
+            Self::Vault(fetched) => &fetched.base,
+        }
+    }
+
+    fn path(&self) -> &Utf8Path {
+        match self {
+            Self::File(_, path) | Self::Point(_, path, _) => path,
+            Self::Vault(fetched) => Utf8Path::from_path(fetched.base.path()).unwrap_or(Utf8Path::new("")),
+        }
+    }
+
+    fn fetched(&self) -> Option<&Fetched> {
+        match self {
+            Self::Vault(fetched) => Some(fetched),
+            _ => None,
+        }
+    }
 }
 
 pub(super) fn run(args: &SnapshotRestore, output: &Output) -> Result<Exit, Failure> {
@@ -37,7 +96,7 @@ pub(super) fn run(args: &SnapshotRestore, output: &Output) -> Result<Exit, Failu
     let member_id = cluster
         .member_id(&args.name)
         .ok_or_else(|| Failure::usage(format!("--initial-cluster does not name the member {}", args.name)))?;
-    let snapshot = open(&args.file, args.skip_hash_check)?;
+    let source = Source::open(args, &data_dir, output)?;
     let mut report = RestoreReport {
         api_version: API_VERSION,
         kind: "SnapshotRestoreReport",
@@ -50,17 +109,18 @@ pub(super) fn run(args: &SnapshotRestore, output: &Output) -> Result<Exit, Failu
         compact_revision: 0,
         hash_kv: None,
         live_keys: 0,
-        size_bytes: snapshot.db_bytes(),
+        size_bytes: source.snapshot().db_bytes(),
         cleared_alarms: Vec::new(),
+        point: None,
     };
     if args.dry_run {
-        let verified = super::verify::verify(&snapshot, &args.file, output)?;
+        let verified = super::verify::verify(source.snapshot(), source.path(), output)?;
         report.revision =
             verified.revision + i64::try_from(args.bump_revision.unwrap_or(0)).unwrap_or(i64::MAX);
         report.compact_revision = verified.compact_revision;
         report.live_keys = verified.live_keys;
     } else {
-        write(args, &cluster, &snapshot, &data_dir, &mut report, output)?;
+        write(args, &cluster, &source, &data_dir, &mut report, output)?;
     }
     output.document(&report, |_| table(&report))?;
     Ok(Exit::Ok)
@@ -69,7 +129,7 @@ pub(super) fn run(args: &SnapshotRestore, output: &Output) -> Result<Exit, Failu
 fn write(
     args: &SnapshotRestore,
     cluster: &NewCluster,
-    snapshot: &etcd_disk::snapshot::SnapshotFile,
+    source: &Source,
     data_dir: &Utf8PathBuf,
     report: &mut RestoreReport,
     output: &Output,
@@ -81,6 +141,8 @@ fn write(
     let options = RestoreOptions {
         quota_bytes: Some(args.quota_backend_bytes),
         allow_corrupt_alarm: args.accept_corrupt_alarm,
+        allow_disproved: args.from.accept_unproved,
+        changes: source.fetched().map(|fetched| &fetched.changes),
         ..RestoreOptions::default()
     };
     let target = Target {
@@ -89,8 +151,12 @@ fn write(
         wal_dir: args.wal_dir.clone().map(Utf8PathBuf::into_std_path_buf),
     };
     let restored =
-        restore_members(snapshot, form, cluster, &options, &[target], &mut bar(output, "restoring"))
-            .doing(|| format!("cannot restore {} into {data_dir}", args.file))?;
+        restore_members(source.snapshot(), form, cluster, &options, &[target], &mut bar(output, "restoring"));
+    let restored = restored.map_err(|error| match source.fetched() {
+        Some(fetched) => fetched.failure(error),
+        None => Failure::new(format!("cannot restore {} into {data_dir}", source.path())).because(error),
+    })?;
+    report.point = source.fetched().map(|fetched| fetched.point(restored.reached.as_ref()));
     report.revision = restored.revision;
     report.compact_revision = restored.compact_revision;
     report.hash_kv = Some(HashKv {
@@ -127,13 +193,14 @@ fn check_own_urls(args: &SnapshotRestore, cluster: &NewCluster) -> Result<(), Fa
 fn table(report: &RestoreReport) -> String {
     let verb = if report.dry_run { "would write" } else { "wrote" };
     let hash = report.hash_kv.map_or(String::new(), |h| format!("hashKV      {}\n", h.hash));
+    let point = report.point.as_ref().map_or(String::new(), |point| format!("{}\n", from::text(point)));
     let alarms = match report.cleared_alarms.as_slice() {
         [] => String::new(),
         cleared => format!("cleared     {}\n", cleared.join(", ")),
     };
     format!(
         "{verb} {}\nmember      {} {}\ncluster     {}\nrevision    {} (compacted at {})\n{hash}live keys   {}\n\
-         size        {}\n{alarms}",
+         size        {}\n{alarms}{point}",
         report.data_dir,
         report.name,
         report.member_id,

@@ -1,0 +1,234 @@
+//! What of a timeline leads to a point: the full to begin with, the pieces of the stream behind it, what may prove the
+//! result, and the nearest points where there is no way. Pure.
+
+use super::args::Asked;
+use crate::failure::Failure;
+use crate::render::units::time;
+use camino::Utf8PathBuf;
+use etcd_disk::changes::Point;
+use rekindle_model::etcd::HashKv;
+use rekindle_vault::history::{Item, Timeline};
+use rekindle_vault::manifest::{Full, Part};
+
+/// Most that is fetched only to prove the point, bytes of content.
+const PROOF_MAX_BYTES: u64 = 256 << 20;
+
+/// A stretch of the change stream.
+#[derive(Debug, Clone)]
+pub(super) struct Piece {
+    pub(super) first: i64,
+    pub(super) last: i64,
+    pub(super) first_ms: i64,
+    pub(super) last_ms: i64,
+    pub(super) samples: Vec<HashKv>,
+    pub(super) at: At,
+}
+
+/// Where a piece is.
+#[derive(Debug, Clone)]
+pub(super) enum At {
+    /// In the vault, in the manifest of this sequence number.
+    Vault(u64, Part),
+    /// On this machine, of so many bytes.
+    Spool(Utf8PathBuf, u64),
+}
+
+impl Piece {
+    pub(super) fn bytes(&self) -> u64 {
+        match &self.at {
+            At::Vault(_, part) => part.plain_size_bytes,
+            At::Spool(_, bytes) => *bytes,
+        }
+    }
+}
+
+/// One history: the fulls, and all pieces by first revision.
+pub(super) struct Line<'t> {
+    pub(super) timeline: &'t Timeline,
+    pub(super) pieces: Vec<Piece>,
+}
+
+/// The way to a point.
+pub(super) struct Way<'l> {
+    pub(super) base: &'l Item<Full>,
+    pub(super) pieces: Vec<&'l Piece>,
+    pub(super) point: Point,
+    /// What is there behind the newest point, but can't be reached: a gap, as first and last revision.
+    pub(super) gap_behind: Option<(i64, i64)>,
+}
+
+impl<'t> Line<'t> {
+    pub(super) fn new(timeline: &'t Timeline, spooled: Vec<Piece>) -> Self {
+        let stored = timeline.segments.iter().map(|segment| Piece {
+            first: segment.content.first_revision,
+            last: segment.content.last_revision,
+            first_ms: segment.content.first_ms,
+            last_ms: segment.content.last_ms,
+            samples: segment.content.hash_kv.clone(),
+            at: At::Vault(segment.sequence, segment.content.part.clone()),
+        });
+        let mut pieces: Vec<Piece> = stored.chain(spooled).collect();
+        pieces.sort_by_key(|piece| (piece.first, -piece.last));
+        Self { timeline, pieces }
+    }
+
+    fn fulls(&self) -> &'t [Item<Full>] {
+        &self.timeline.fulls
+    }
+
+    /// The pieces that lead on from a revision without a gap, each further than those before.
+    fn leading(&self, from: i64) -> Vec<&Piece> {
+        let mut reached = from;
+        let mut leading = Vec::new();
+        for piece in self.pieces.iter().filter(|piece| piece.last >= from) {
+            if piece.first > reached.saturating_add(1) {
+                break;
+            }
+            // one that ends with the full's own revision is compared with it
+            if piece.last > reached || (leading.is_empty() && piece.last == from) {
+                reached = piece.last;
+                leading.push(piece);
+            }
+        }
+        leading
+    }
+
+    fn reach(&self, from: i64) -> i64 {
+        self.leading(from).last().map_or(from, |piece| piece.last)
+    }
+
+    /// Whether a revision can be restored.
+    pub(super) fn holds(&self, revision: i64) -> bool {
+        self.base_of(revision).is_some_and(|base| revision <= self.reach(base.content.revision))
+    }
+
+    /// Whether a time lies between the first and the last thing known.
+    pub(super) fn spans(&self, at_ms: i64) -> bool {
+        let first = self.fulls().iter().map(|full| full.content.taken_ms).min();
+        let fulls = self.fulls().iter().map(|full| full.written_ms);
+        let last = fulls.chain(self.pieces.iter().map(|piece| piece.last_ms)).max();
+        first.is_some_and(|first| first <= at_ms) && last.is_some_and(|last| at_ms <= last)
+    }
+
+    /// The newest full that is not behind a revision.
+    fn base_of(&self, revision: i64) -> Option<&'t Item<Full>> {
+        self.fulls()
+            .iter()
+            .filter(|full| full.content.revision <= revision)
+            .max_by_key(|f| f.content.revision)
+    }
+
+    /// The way to a point asked for (never [`Asked::BeforeDeleteOf`]: that is a revision by now).
+    pub(super) fn way(&self, asked: &Asked) -> Result<Way<'_>, Failure> {
+        match asked {
+            Asked::Revision(revision) => self.to_revision(*revision),
+            Asked::TimeMs(at_ms) => self.to_time(*at_ms),
+            Asked::Latest | Asked::BeforeDeleteOf(_) => self.to_latest(),
+        }
+    }
+
+    fn to_latest(&self) -> Result<Way<'_>, Failure> {
+        let base = self.fulls().iter().max_by_key(|full| full.content.revision);
+        let base = base.ok_or_else(|| self.no_full())?;
+        let end = self.reach(base.content.revision);
+        let mut behind = self.pieces.iter().filter(|piece| piece.first > end.saturating_add(1));
+        let gap_behind = behind.next().map(|piece| (end + 1, piece.first - 1));
+        Ok(Way { base, pieces: self.leading(base.content.revision), point: Point::Latest, gap_behind })
+    }
+
+    fn to_revision(&self, revision: i64) -> Result<Way<'_>, Failure> {
+        let Some(base) = self.base_of(revision).filter(|_| self.holds(revision)) else {
+            return Err(Failure::refused(format!(
+                "revision {revision} can't be restored: {}",
+                if self.newest().is_some_and(|newest| revision > newest) {
+                    "it is behind the end of what is there"
+                } else {
+                    "it lies in a gap, or before the first full backup"
+                }
+            ))
+            .hint(self.nearest(revision)));
+        };
+        let pieces = self.with_proof(base, revision);
+        Ok(Way { base, pieces, point: Point::Revision(revision), gap_behind: None })
+    }
+
+    /// The pieces that lead to a revision, and on to the first sample behind it if that is not far.
+    fn with_proof(&self, base: &Item<Full>, revision: i64) -> Vec<&Piece> {
+        let leading = self.leading(base.content.revision);
+        let needed = leading.iter().take_while(|piece| piece.first <= revision).count();
+        let proves = |sample: &HashKv| {
+            sample.revision >= revision && sample.compact_revision >= base.content.compact_revision
+        };
+        let of_fulls = self.fulls().iter().flat_map(|full| &full.content.hash_kv);
+        let all = leading.iter().flat_map(|piece| &piece.samples).chain(of_fulls);
+        let proof = all.filter(|sample| proves(sample)).map(|sample| sample.revision).min();
+        let further = |piece: &&&Piece| proof.is_some_and(|proof| piece.first <= proof);
+        let more: Vec<&Piece> = leading.iter().skip(needed).take_while(further).copied().collect();
+        let affordable = more.iter().map(|piece| piece.bytes()).sum::<u64>() <= PROOF_MAX_BYTES;
+        let count = if affordable { needed + more.len() } else { needed };
+        leading.into_iter().take(count).collect()
+    }
+
+    fn to_time(&self, at_ms: i64) -> Result<Way<'_>, Failure> {
+        // certainly there by then; what the pieces hold in detail only they tell
+        let by_pieces = self.pieces.iter().filter_map(|piece| {
+            let first = (piece.first_ms <= at_ms).then_some(piece.first);
+            if piece.last_ms <= at_ms { Some(piece.last) } else { first }
+        });
+        let by_fulls =
+            self.fulls().iter().filter(|full| full.written_ms <= at_ms).map(|full| full.content.revision);
+        let certain = by_pieces.chain(by_fulls).max();
+        let Some(base) = certain.and_then(|revision| self.base_of(revision)) else {
+            let text = format!("{} is before the first full backup", time(at_ms));
+            return Err(Failure::refused(text).hint(self.nearest(0)));
+        };
+        let from = base.content.revision;
+        let begun = self.pieces.iter().filter(|piece| piece.last >= from && piece.first_ms <= at_ms);
+        let upper = begun.map(|piece| piece.last).max().unwrap_or(from);
+        let mut pieces = self.with_proof(base, upper);
+        // beyond a gap, or just behind the time: they tell what was not yet there
+        let reached = pieces.last().map_or(from, |piece| piece.last);
+        let next = self.pieces.iter().find(|piece| piece.first > reached);
+        pieces.extend(next.filter(|_| !pieces.is_empty()));
+        Ok(Way { base, pieces, point: Point::TimeMs(at_ms), gap_behind: None })
+    }
+
+    fn newest(&self) -> Option<i64> {
+        let fulls = self.fulls().iter().map(|full| self.reach(full.content.revision));
+        fulls.chain(self.pieces.iter().map(|piece| piece.last)).max()
+    }
+
+    fn no_full(&self) -> Failure {
+        Failure::new(format!("timeline {} holds no full backup", self.timeline.timeline.id))
+            .hint("`rekindle backup run` takes one; a stream alone can't be restored")
+    }
+
+    /// The nearest points that can be restored, before and behind a revision.
+    pub(super) fn nearest(&self, revision: i64) -> String {
+        let reaches = self.fulls().iter().map(|full| (full, self.reach(full.content.revision)));
+        let before = reaches.clone().filter(|(full, _)| full.content.revision < revision);
+        let before = before.map(|(_, end)| end.min(revision - 1)).max();
+        let behind = reaches.filter(|(full, _)| full.content.revision > revision);
+        let behind = behind.map(|(full, _)| full.content.revision).min();
+        let named = |revision: i64| match self.when(revision) {
+            Some(at_ms) => format!("revision {revision} (there by {})", time(at_ms)),
+            None => format!("revision {revision}"),
+        };
+        match (before.map(named), behind.map(named)) {
+            (Some(before), Some(behind)) => {
+                format!("the nearest points are {before} before, and {behind} behind; give one with --to")
+            }
+            (Some(only), None) | (None, Some(only)) => {
+                format!("the nearest point is {only}; give it with --to")
+            }
+            (None, None) => "`rekindle backup list` shows what there is".into(),
+        }
+    }
+
+    /// A time by which a revision was there for certain.
+    fn when(&self, revision: i64) -> Option<i64> {
+        let fulls = self.fulls().iter().filter(|full| full.content.revision >= revision);
+        let pieces = self.pieces.iter().filter(|piece| piece.last >= revision && piece.first <= revision);
+        fulls.map(|full| full.written_ms).chain(pieces.map(|piece| piece.last_ms)).min()
+    }
+}
