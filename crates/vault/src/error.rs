@@ -99,6 +99,14 @@ pub enum Error {
         /// The limit.
         max_bytes: u64,
     },
+    /// A folder of the store has more objects than a vault ever has.
+    #[error("{folder} has more than {max} objects")]
+    TooMany {
+        /// The folder.
+        folder: String,
+        /// The limit.
+        max: usize,
+    },
     /// No manifest of a number.
     #[error("there is no {object}")]
     NoManifest {

@@ -25,6 +25,7 @@ mod prune;
 mod publish;
 pub mod retention;
 mod seal;
+mod staged;
 mod store;
 mod upload;
 mod vault;

@@ -11,6 +11,8 @@ use crate::manifest::{Content, Link, Manifest, Part, Prune};
 use crate::names::{self, PartKind, WriterName};
 use crate::publish::Publisher;
 use crate::retention::{Kept, Proved, Retention, covers};
+use crate::staged;
+use crate::store::Listed;
 use crate::vault::{Loaded, Vault};
 use crate::verify::Fault;
 use crate::writer::Writer;
@@ -36,12 +38,25 @@ pub struct PruneReport {
     pub kept: Vec<KeptBackup>,
     /// What went.
     pub removed: Vec<Removed>,
-    /// Parts that a crash left without a manifest, a day ago or earlier; they went too.
+    /// Parts that a crash left without a manifest or unfinished, a day ago or earlier; they went too.
     pub left_behind: Vec<String>,
     /// What could not be removed (an object lock, missing rights) or was left alone, and why.
     pub skipped: Vec<Fault>,
     /// Bytes freed.
     pub freed_bytes: u64,
+}
+
+impl PruneReport {
+    /// Something left behind that was removed, or not.
+    fn left(&mut self, name: String, size_bytes: u64, removed: Result<()>, vault: &Vault) {
+        match removed {
+            Ok(()) => {
+                self.freed_bytes = self.freed_bytes.saturating_add(size_bytes);
+                self.left_behind.push(name);
+            }
+            Err(error) => self.skipped.push(Fault::of(vault.object(&name), &error)),
+        }
+    }
 }
 
 /// A backup that stays.
@@ -233,6 +248,15 @@ impl Publisher {
         dry_run: bool,
         report: &mut PruneReport,
     ) -> Result<()> {
+        let old = |file: &Listed| file.written_ms < now_ms.saturating_sub(LEFT_BEHIND_MS);
+        for folder in PartKind::ALL.map(PartKind::folder).into_iter().chain(["manifest"]) {
+            for file in staged::list(&self.vault.store, folder)?.into_iter().filter(old) {
+                let name = format!("{folder}/{}", file.file);
+                let removed =
+                    if dry_run { Ok(()) } else { staged::remove(&self.vault.store, folder, &file.file) };
+                report.left(name, file.size_bytes, removed, &self.vault);
+            }
+        }
         if !loaded.faults.is_empty() {
             let folder = self.vault.object("");
             let why = "parts without a manifest stay: a manifest that does not count here may name them";
@@ -244,16 +268,11 @@ impl Publisher {
         for kind in PartKind::ALL {
             for file in self.vault.store.list(kind.folder(), None).await? {
                 let name = format!("{}/{}", kind.folder(), file.file);
-                let old = file.written_ms < now_ms.saturating_sub(LEFT_BEHIND_MS);
-                if !old || named.contains(name.as_str()) || !names::is_part(kind, &name) {
+                if !old(&file) || named.contains(name.as_str()) || !names::is_part(kind, &name) {
                     continue;
                 }
-                if !dry_run && let Err(error) = self.vault.store.remove(&name).await {
-                    report.skipped.push(Fault::of(self.vault.object(&name), &error));
-                    continue;
-                }
-                report.freed_bytes = report.freed_bytes.saturating_add(file.size_bytes);
-                report.left_behind.push(name);
+                let removed = if dry_run { Ok(()) } else { self.vault.store.remove(&name).await };
+                report.left(name, file.size_bytes, removed, &self.vault);
             }
         }
         Ok(())

@@ -14,6 +14,7 @@ use object_store::path::Path;
 use object_store::{
     BackoffConfig, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload, RetryConfig,
 };
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
@@ -28,6 +29,9 @@ fn retry(retry_timeout: Duration) -> RetryConfig {
     // the time decides, not the number: a refused connection is refused at once
     RetryConfig { backoff, max_retries: usize::MAX, retry_timeout }
 }
+
+/// A folder with more objects than this is none of ours: segments of a year, merged hourly, are some 9000.
+const LISTED_MAX: usize = 200_000;
 
 /// A provider's store: its environment, its address, then the settings given.
 macro_rules! provider {
@@ -59,6 +63,8 @@ pub struct Store {
     patient: Arc<dyn ObjectStore>,
     prefix: Path,
     url: String,
+    /// Where its objects are files.
+    folder: Option<PathBuf>,
 }
 
 impl Store {
@@ -90,8 +96,8 @@ impl Store {
             None => None,
         };
         if let Some(folder) = folder {
-            let local = LocalFileSystem::new_with_prefix(folder).map_err(|e| wrong(e.into()))?;
-            return Ok(Self::over(Arc::new(local.with_fsync(true)), url));
+            let local = LocalFileSystem::new_with_prefix(&folder).map_err(|e| wrong(e.into()))?;
+            return Ok(Self { folder: Some(folder), ..Self::over(Arc::new(local.with_fsync(true)), url) });
         }
         let parsed = Url::parse(url).map_err(|e| wrong(e.into()))?;
         let settings: Vec<(&str, &str)> = settings.collect();
@@ -103,7 +109,7 @@ impl Store {
         };
         let (inner, patient) = (build(HASTE).map_err(wrong)?, build(PATIENCE).map_err(wrong)?);
         let prefix = Path::from_url_path(parsed.path()).map_err(|e| wrong(e.into()))?;
-        Ok(Self { inner, patient, prefix, url: url.to_owned() })
+        Ok(Self { inner, patient, prefix, url: url.to_owned(), folder: None })
     }
 
     /// A store that lives as long as its clones: for tests of what is above it.
@@ -112,7 +118,7 @@ impl Store {
     }
 
     fn over(inner: Arc<dyn ObjectStore>, url: &str) -> Self {
-        Self { patient: inner.clone(), inner, prefix: Path::default(), url: url.to_owned() }
+        Self { patient: inner.clone(), inner, prefix: Path::default(), url: url.to_owned(), folder: None }
     }
 
     /// The same store, for writing: a server that is gone for some minutes fails no backup that is under way.
@@ -132,6 +138,11 @@ impl Store {
 
     fn path(&self, name: &str) -> Path {
         name.split('/').fold(self.prefix.clone(), |path, part| path.join(part))
+    }
+
+    /// An object, or a folder of objects, as a path of this machine; none when the store is no folder.
+    pub(crate) fn local(&self, name: &str) -> Option<PathBuf> {
+        self.folder.as_ref().map(|folder| folder.join(self.path(name).as_ref()))
     }
 
     /// An object as people find it.
@@ -197,9 +208,13 @@ impl Store {
         };
         let mut listed: Vec<Listed> = listing
             .filter_map(|meta| async { meta.map(|meta| Listed::of(&prefix, &meta)).transpose() })
+            .take(LISTED_MAX + 1)
             .try_collect()
             .await
             .map_err(self.error("list", folder))?;
+        if listed.len() > LISTED_MAX {
+            return Err(Error::TooMany { folder: self.object(folder), max: LISTED_MAX });
+        }
         listed.sort_by(|a, b| a.file.cmp(&b.file));
         Ok(listed)
     }
