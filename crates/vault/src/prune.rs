@@ -12,7 +12,7 @@ use crate::names::{self, PartKind, WriterName};
 use crate::publish::Publisher;
 use crate::retention::{Kept, Proved, Retention, covers};
 use crate::staged;
-use crate::store::Listed;
+use crate::store::{Listed, PROBE};
 use crate::vault::{Loaded, Vault};
 use crate::verify::Fault;
 use crate::writer::Writer;
@@ -249,13 +249,18 @@ impl Publisher {
         report: &mut PruneReport,
     ) -> Result<()> {
         let old = |file: &Listed| file.written_ms < now_ms.saturating_sub(LEFT_BEHIND_MS);
-        for folder in PartKind::ALL.map(PartKind::folder).into_iter().chain(["manifest"]) {
+        for folder in PartKind::ALL.map(PartKind::folder).into_iter().chain(["manifest", PROBE]) {
             for file in staged::list(&self.vault.store, folder)?.into_iter().filter(old) {
                 let name = format!("{folder}/{}", file.file);
                 let removed =
                     if dry_run { Ok(()) } else { staged::remove(&self.vault.store, folder, &file.file) };
                 report.left(name, file.size_bytes, removed, &self.vault);
             }
+        }
+        for file in self.vault.store.list(PROBE, None).await?.into_iter().filter(old) {
+            let name = format!("{PROBE}/{}", file.file);
+            let removed = if dry_run { Ok(()) } else { self.vault.store.remove(&name).await };
+            report.left(name, file.size_bytes, removed, &self.vault);
         }
         if !loaded.faults.is_empty() {
             let folder = self.vault.object("");

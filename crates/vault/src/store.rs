@@ -30,6 +30,8 @@ fn retry(retry_timeout: Duration) -> RetryConfig {
     RetryConfig { backoff, max_retries: usize::MAX, retry_timeout }
 }
 
+/// The folder of probes; no cluster has such a name.
+pub(crate) const PROBE: &str = "_probe";
 /// A folder with more objects than this is none of ours: segments of a year, merged hourly, are some 9000.
 const LISTED_MAX: usize = 200_000;
 
@@ -242,7 +244,7 @@ impl Store {
     /// # Errors
     /// [`Error::NoConditionalPut`], [`Error::Store`].
     pub async fn probe(&self) -> Result<()> {
-        let name = format!("_probe/{}", uuid::Uuid::now_v7());
+        let name = format!("{PROBE}/{}", uuid::Uuid::now_v7());
         if !self.create(&name, "first").await? || self.create(&name, "second").await? {
             let _ = self.remove(&name).await;
             return Err(Error::NoConditionalPut { url: self.url.clone() });

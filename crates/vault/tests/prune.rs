@@ -1,0 +1,121 @@
+//! The story: retention runs while others write, and is killed in the middle. Whatever the moment, the chain holds, every
+//! manifest has its part, what is kept can be restored, and the next run finishes what was begun.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+mod common;
+
+use common::*;
+use rekindle_vault::{ClusterName, Retention, SigningKey, Store, Vault, WriterName};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+const ONE: Retention = Retention {
+    last: 1,
+    hourly: 0,
+    daily: 0,
+    weekly: 0,
+    monthly: 0,
+    within_ms: None,
+    point_in_time_ms: None,
+};
+
+/// Ten fulls with segments and bundles between, two days old.
+async fn filled(keys: &Keys, dir: &Path, store: &Store) {
+    let writer = keys.writer(store, "cp-1").await;
+    for i in 1..=10i64 {
+        put_full(&writer, keys.dir.path(), i * 100, i * 1000).await;
+        for j in 0..4 {
+            put_segment(&writer, i * 100 + 1 + j * 25, i * 100 + 25 + j * 25, i * 1000 + j).await;
+        }
+        put_bundle(&writer, keys.dir.path(), "cp-1", i * 1000).await;
+    }
+    age_files(dir);
+}
+
+// Two hosts go on writing while a third prunes: nobody's backup is lost, and there is one chain.
+#[tokio::test(flavor = "multi_thread")]
+async fn others_write_meanwhile() {
+    let (keys, (dir, store)) = (Keys::new(), folder());
+    filled(&keys, dir.path(), &store).await;
+    let mut tasks = Vec::new();
+    for host in 0..2i64 {
+        let writer = keys.writer(&store, &format!("cp-{host}")).await;
+        tasks.push(tokio::spawn(async move {
+            for i in 0..30 {
+                let first = 2001 + host * 1000 + i * 10;
+                put_segment(&writer, first, first + 9, 20_000 + i).await;
+            }
+        }));
+    }
+    let pruner = keys.writer(&store, "pruner").await;
+    let mut removed = 0;
+    for _ in 0..5 {
+        removed += pruner.prune(&ONE, now_ms(), false).await.unwrap().removed.len();
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    // of the ten fulls one stays with its four segments and its bundle, of the others nothing
+    assert_eq!(removed, 54);
+    let report = keys.verify(&keys.vault(&store), true).await;
+    assert_eq!((report.faults.clone(), report.parts), (vec![], 6 + 60), "{report:?}");
+}
+
+/// Not a test by itself: what `killed_in_the_middle` starts and kills.
+#[tokio::test(flavor = "multi_thread")]
+async fn pruner_to_be_killed() {
+    let Ok(url) = std::env::var("VAULT_TO_PRUNE") else { return };
+    let key = SigningKey::read(std::env::var("VAULT_KEY").unwrap().as_ref()).unwrap();
+    let store = Store::open(&url).unwrap();
+    let vault = Vault::new(&store, ClusterName::new("prod").unwrap(), &[key.signer()]).unwrap();
+    println!("begins");
+    vault.prune(WriterName::new("mortal").unwrap(), key, &ONE, now_ms(), false).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_in_the_middle() {
+    let (keys, (template, store)) = (Keys::new(), folder());
+    filled(&keys, template.path(), &store).await;
+    let manifests = |dir: &Path| files(&dir.join("prod/manifest")).len();
+    let mut cut = 0;
+    for round in 0..25u64 {
+        let dir = tempfile::tempdir().unwrap();
+        let copied = Command::new("cp").arg("-a").arg(template.path().join("prod")).arg(dir.path()).status();
+        assert!(copied.unwrap().success());
+        let store = Store::open(dir.path().to_str().unwrap()).unwrap();
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "pruner_to_be_killed", "--nocapture"])
+            .env("VAULT_TO_PRUNE", dir.path())
+            .env("VAULT_KEY", keys.dir.path().join("sign.key"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // the record makes one file more; then files go one by one
+        while manifests(dir.path()) == 60 && child.try_wait().unwrap().is_none() {}
+        tokio::time::sleep(Duration::from_micros(round * 150)).await;
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let left = manifests(dir.path());
+        cut += usize::from(left > 7 && left < 61);
+        let vault = keys.vault(&store);
+        let report = keys.verify(&vault, false).await;
+        assert_eq!(report.faults, [], "round {round}");
+        assert_eq!(report.good_fulls.last(), Some(&55), "round {round}");
+        let (history, _) = vault.history().await.unwrap();
+        assert_eq!(history.timelines[0].restorable.last().unwrap().last_revision, 1100, "round {round}");
+
+        let writer = keys.writer(&store, "cp-1").await;
+        age_files(dir.path());
+        writer.prune(&ONE, now_ms(), false).await.unwrap();
+        let report = keys.verify(&vault, true).await;
+        assert_eq!((report.faults.clone(), report.parts), (vec![], 6), "round {round}: {report:?}");
+        assert_eq!(
+            files(dir.path()).len(),
+            6 + 7,
+            "round {round}: six parts, their manifests and one record"
+        );
+    }
+    assert!(cut > 3, "{cut} of 25 were killed in the middle");
+}
