@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use camino::Utf8Path;
-use scenarios::{Cluster, STOP_ALL};
+use scenarios::{Cluster, REKINDLE, STOP_ALL};
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -124,7 +124,13 @@ fn break_etcd(cluster: &Cluster, hosts: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// A single host is recovered on itself, as the runbook is run there; several from outside, over SSH.
 fn recover(cluster: &Cluster, hosts: &[String], backup: &Utf8Path, rekindle: &Utf8Path) -> Result<u64> {
+    if let [only] = hosts {
+        let line = [REKINDLE, "recover", "--yes", "--snapshot", "/backup"];
+        let mut command = cluster.set.host(only)?.exec_command(&line)?;
+        return Ok(super::measure::once(&mut command)?.peak_mib);
+    }
     let mut command = cmd::command(rekindle.as_str(), ["recover", "--yes", "--snapshot", backup.as_str()]);
     for host in hosts {
         command.args(["--host", &format!("root@{host}")]);
@@ -144,9 +150,13 @@ fn runbook(cluster: &Cluster, hosts: &[String], patient: bool) -> Result<()> {
     let ip = |name: &String| cluster.set.host(name).map(|host| host.ip.to_string());
     let members: Vec<String> =
         hosts.iter().map(|name| Ok(format!("{name}=https://{}:2380", ip(name)?))).collect::<Result<_>>()?;
-    let gone = "while pgrep -x etcd || pgrep -x kube-apiserver; do sleep 0.2; done >/dev/null";
+    let some = "pgrep -x etcd || pgrep -x kube-apiserver";
     let kill = "pkill -9 -x etcd; pkill -9 -x kube-apiserver; pkill -9 -x kube-controller; pkill -9 -x kube-scheduler;";
-    let stop = if patient { gone.to_owned() } else { format!("sleep 1; {kill} {gone}") };
+    let gone = format!("while {some}; do sleep 0.2; done >/dev/null");
+    // kubelet may never stop a static pod whose manifest left soon after kubelet's own start: patience ends after 90 s
+    let patience =
+        format!("for i in $(seq 450); do {{ {some}; }} >/dev/null || break; sleep 0.2; done; {kill} {gone}");
+    let stop = if patient { patience } else { format!("sleep 1; {kill} {gone}") };
     parallel(cluster, hosts, |name| {
         Ok(format!(
             "set +e; mkdir -p /etc/kubernetes/stopped; mv /etc/kubernetes/manifests/*.yaml /etc/kubernetes/stopped/; {stop}; \
