@@ -130,7 +130,7 @@ pub(crate) async fn fetch(
     }
     let nearest = line.nearest(match asked {
         Asked::Revision(revision) => revision,
-        _ => way.base.content.revision,
+        _ => line.reach(way.base.content.revision).saturating_add(1),
     });
     let (base, changes) = bring(&open, line, &way).await?;
     Ok(Fetched {

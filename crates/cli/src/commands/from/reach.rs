@@ -93,7 +93,8 @@ impl<'t> Line<'t> {
         leading
     }
 
-    fn reach(&self, from: i64) -> i64 {
+    /// The last revision that is reached from one without a gap.
+    pub(super) fn reach(&self, from: i64) -> i64 {
         self.leading(from).last().map_or(from, |piece| piece.last)
     }
 

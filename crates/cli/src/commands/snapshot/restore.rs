@@ -42,7 +42,7 @@ enum Source {
     /// A full backup and the stream behind it, out of a vault.
     Vault(Box<Fetched>),
     /// The snapshot file of a point in a vault: a dry run looks into it, and it goes away with its folder.
-    Point(SnapshotFile, Utf8PathBuf, tempfile::TempDir),
+    Point { snapshot: SnapshotFile, file: Utf8PathBuf, _folder: tempfile::TempDir },
 }
 
 impl Source {
@@ -63,19 +63,19 @@ impl Source {
         let file = Utf8PathBuf::try_from(folder.path().join("point.db"))
             .doing(|| format!("{beside} is not UTF-8"))?;
         runtime.block_on(from::make(&args.from, file.clone(), output))?;
-        Ok(Self::Point(open(&file, false)?, file, folder))
+        Ok(Self::Point { snapshot: open(&file, false)?, file, _folder: folder })
     }
 
     fn snapshot(&self) -> &SnapshotFile {
         match self {
-            Self::File(snapshot, _) | Self::Point(snapshot, ..) => snapshot,
+            Self::File(snapshot, _) | Self::Point { snapshot, .. } => snapshot,
             Self::Vault(fetched) => &fetched.base,
         }
     }
 
     fn path(&self) -> &Utf8Path {
         match self {
-            Self::File(_, path) | Self::Point(_, path, _) => path,
+            Self::File(_, path) | Self::Point { file: path, .. } => path,
             Self::Vault(fetched) => Utf8Path::from_path(fetched.base.path()).unwrap_or(Utf8Path::new("")),
         }
     }
