@@ -15,8 +15,8 @@ use tokio::task::JoinSet;
 use crate::health::Health;
 use crate::order::{Order, Row};
 use crate::probe::Probe;
-use crate::sink::{self, Command, Cut};
-use crate::spool::Spool;
+use crate::sink::{self, Command, Cut, Told};
+use crate::spool::{self, Spool};
 use crate::{Error, now_ms};
 
 /// Messages between the watch and the disk; each is at most a few MB.
@@ -29,8 +29,11 @@ const LEASES_KNOWN_MAX: usize = 1 << 20;
 const RETRY: Duration = Duration::from_millis(200);
 /// Progress is asked for this often.
 const PROGRESS: Duration = Duration::from_millis(500);
-/// A watch that is silent for this long, although progress is asked for, is left.
-const SILENT: Duration = Duration::from_secs(3);
+/// A watch that proves nothing for this long is left, and one that is silent although progress is asked for for twice as
+/// long. Doubled each time, and the next one asks for the other of fragments and whole messages: a revision of tens of
+/// thousands of keys takes long to cut into fragments, and a long backlog of large values needs them.
+const PATIENCE: Duration = Duration::from_millis(1500);
+const PATIENCE_DOUBLED_MAX: u32 = 6;
 /// Longest wait for a member's status before it is followed.
 const STATUS: Duration = Duration::from_secs(2);
 
@@ -55,6 +58,9 @@ pub struct FollowConfig {
     pub segment_bytes: u64,
     /// or changes that are older than this.
     pub segment_age: Duration,
+    /// With this many bytes in the spool nothing more is received, until some of its closed segments are taken away. What
+    /// etcd compacts meanwhile is a gap.
+    pub spool_bytes_max: u64,
 }
 
 /// Follows until `stop` is done, then closes the last segment. Revisions are durable in the spool within a second of their
@@ -99,7 +105,9 @@ pub async fn follow(
         segment_bytes: config.segment_bytes,
         segment_age: config.segment_age,
     };
-    let mut sink = tokio::task::spawn_blocking(move || sink::run(&spool, &cut, queue, &durable));
+    let (spool_bytes, spooled) = watch::channel(0);
+    let told = Told { durable, spool_bytes };
+    let mut sink = tokio::task::spawn_blocking(move || sink::run(&spool, &cut, queue, &told));
     let (followed, followed_seen) = watch::channel(None);
     let switch = Arc::new(Notify::new());
     let (leases, lease_queue) = mpsc::channel(LEASE_QUEUE);
@@ -126,6 +134,9 @@ pub async fn follow(
         leases,
         leases_known: HashSet::new(),
         health,
+        spooled,
+        in_vain: 0,
+        was_full: false,
     };
     let ended = tokio::select! {
         () = follower.run(&config, (client, url)) => Ok(()),
@@ -205,10 +216,12 @@ enum Left {
     Fault(String),
     #[error(transparent)]
     Broken(crate::order::Broken),
-    #[error("what it sends does not prove that nothing is missing")]
-    Unproved,
+    #[error("for {} ms it sent nothing that proves that nothing is missing", .0.as_millis())]
+    Unproved(Duration),
     #[error("the spool cannot be written")]
     Spool,
+    #[error("the spool is full")]
+    Full,
 }
 
 struct Follower {
@@ -220,6 +233,12 @@ struct Follower {
     leases: mpsc::Sender<i64>,
     leases_known: HashSet<i64>,
     health: Arc<watch::Sender<Health>>,
+    /// Bytes in the spool.
+    spooled: watch::Receiver<u64>,
+    /// Watches since the last revision that ended without one.
+    in_vain: u32,
+    /// The spool was full since the last revision that was received.
+    was_full: bool,
 }
 
 impl Follower {
@@ -228,6 +247,10 @@ impl Follower {
         let mut member = Some(first);
         loop {
             self.found.last = Some(self.order.last);
+            if self.is_full(config) {
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
             let Some((client, url)) = member.take() else {
                 member = self.found.member(config, &self.health).await;
                 if member.is_none() {
@@ -236,7 +259,7 @@ impl Follower {
                 continue;
             };
             self.followed.send_replace(Some(Arc::clone(&client)));
-            let left = self.follow(&client, &url).await;
+            let left = self.follow(config, &client, &url).await;
             self.followed.send_replace(None);
             self.health.send_modify(|health| {
                 health.following = None;
@@ -250,12 +273,23 @@ impl Follower {
         }
     }
 
+    /// Looks at the spool itself: whoever takes segments away does not say so.
+    fn is_full(&mut self, config: &FollowConfig) -> bool {
+        let known = *self.spooled.borrow() >= config.spool_bytes_max;
+        // one that cannot be listed is not written either: the sink will say so
+        let full = known && spool::bytes(&config.spool).is_ok_and(|bytes| bytes >= config.spool_bytes_max);
+        self.was_full |= full;
+        self.spooled.mark_unchanged();
+        self.health.send_if_modified(|health| std::mem::replace(&mut health.spool_full, full) != full);
+        full
+    }
+
     /// Follows one member until it is to be left: why.
-    async fn follow(&mut self, client: &MemberClient, url: &str) -> String {
+    async fn follow(&mut self, config: &FollowConfig, client: &MemberClient, url: &str) -> String {
         let mut gap = None;
         loop {
             // what was left incomplete comes again
-            let mut watch = match client.watch(self.order.begin()).await {
+            let mut watch = match client.watch(self.order.begin(), self.in_vain.is_multiple_of(2)).await {
                 Ok(watch) => watch,
                 Err(fault) => return fault.what,
             };
@@ -263,15 +297,22 @@ impl Follower {
             if self.commands.send(behind).await.is_err() {
                 return Left::Spool.to_string();
             }
-            match self.receive(&mut watch, url).await {
+            match self.receive(config, &mut watch, url).await {
                 Ok(compact_revision) => gap = Some(self.jump(compact_revision)),
                 Err(Left::Broken(_)) if !self.order.is_proved() && self.is_compacted(client).await => {
                     // rows of the last revision are compacted away: nothing can be compared
                     self.order = Order::behind(self.order.last, None);
                 }
-                Err(why) => return why.to_string(),
+                Err(why) => {
+                    self.in_vain = self.in_vain.saturating_add(1);
+                    return why.to_string();
+                }
             }
         }
+    }
+
+    fn patience(&self) -> Duration {
+        PATIENCE * (1 << self.in_vain.min(PATIENCE_DOUBLED_MAX))
     }
 
     /// The member is compacted exactly to the last revision.
@@ -284,21 +325,23 @@ impl Follower {
         let first = self.order.last + 1;
         // of the compact revision itself, rows may be gone
         let last = compact_revision.max(first);
-        let gap = GapSeen { at_ms: now_ms(), first, last, cause: GapCause::Compacted };
+        let cause = if self.was_full { GapCause::SpoolFull } else { GapCause::Compacted };
+        let gap = GapSeen { at_ms: now_ms(), first, last, cause };
         self.order = Order::behind(last, None);
         self.health.send_modify(|health| health.gaps.push(gap));
         gap
     }
 
     /// Receives until the watch ends: the compact revision if that ended it, else why.
-    async fn receive(&mut self, watch: &mut Watch, url: &str) -> Result<i64, Left> {
+    async fn receive(&mut self, config: &FollowConfig, watch: &mut Watch, url: &str) -> Result<i64, Left> {
         self.health.send_modify(|health| {
             health.following = Some(url.to_owned());
             health.watches += 1;
         });
         let switch = Arc::clone(&self.switch);
+        let mut spooled = self.spooled.clone();
         let mut asking = tokio::time::interval(PROGRESS);
-        let mut heard = Instant::now();
+        let (mut heard, mut advanced, mut last) = (Instant::now(), Instant::now(), self.order.last);
         loop {
             tokio::select! {
                 message = watch.next() => {
@@ -307,14 +350,25 @@ impl Follower {
                     if let Some(compact_revision) = self.message(message).await? {
                         return Ok(compact_revision);
                     }
+                    if self.order.last > last {
+                        (last, advanced, self.in_vain) = (self.order.last, heard, 0);
+                    }
                 }
                 _ = asking.tick() => {
-                    if heard.elapsed() > SILENT {
-                        return Err(Left::Fault(format!("silent for {} s", SILENT.as_secs())));
+                    if heard.elapsed() > 2 * self.patience() {
+                        return Err(Left::Unproved(heard.elapsed()));
                     }
                     watch.request_progress().map_err(|fault| Left::Fault(fault.what))?;
                 }
-                () = switch.notified() => return Err(Left::Unproved),
+                () = switch.notified() => if advanced.elapsed() > self.patience() {
+                    return Err(Left::Unproved(advanced.elapsed()));
+                },
+                told = spooled.changed() => {
+                    told.map_err(|_| Left::Spool)?;
+                    if *spooled.borrow_and_update() >= config.spool_bytes_max {
+                        return Err(Left::Full);
+                    }
+                }
             }
         }
     }
@@ -334,6 +388,7 @@ impl Follower {
                 let rows = changes.into_iter().map(Row::from).collect();
                 let rows = self.order.take(rows, complete).map_err(Left::Broken)?;
                 rows.iter().for_each(|row| self.see_lease(row.lease));
+                self.was_full = false;
                 Command::Rows { received_ms, rows, complete }
             }
         };

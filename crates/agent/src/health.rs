@@ -15,6 +15,8 @@ pub struct Health {
     pub following: Option<String>,
     /// What each endpoint is good for, in the order of the configuration.
     pub members: Vec<MemberHealth>,
+    /// The spool holds as much as it may: nothing is received until somebody takes segments away.
+    pub spool_full: bool,
     /// Revisions that etcd compacted before they were received, since the start.
     pub gaps: Vec<GapSeen>,
     /// How often the watch was opened, since the start.

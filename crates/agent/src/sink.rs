@@ -6,7 +6,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::Error;
 use crate::order::Row;
-use crate::spool::Spool;
+use crate::spool::{Spool, bytes};
 
 /// Changes are gathered for this long before they are synced: far below the second that they may take.
 const GATHER: Duration = Duration::from_millis(50);
@@ -40,14 +40,31 @@ pub(crate) struct Cut {
     pub(crate) segment_age: Duration,
 }
 
+/// What the sink tells while it works.
+#[derive(Debug)]
+pub(crate) struct Told {
+    /// The last durable revision.
+    pub(crate) durable: watch::Sender<i64>,
+    /// Bytes in the spool, looked at whenever a segment is begun.
+    pub(crate) spool_bytes: watch::Sender<u64>,
+}
+
 /// Writes until all senders are gone, and closes the last segment.
 pub(crate) fn run(
     spool: &Spool,
     cut: &Cut,
     mut commands: mpsc::Receiver<Command>,
-    durable: &watch::Sender<i64>,
+    told: &Told,
 ) -> Result<(), Error> {
-    let mut sink = Sink { spool, cut, open: None, last_progress: None, beside: Vec::new() };
+    let mut sink = Sink {
+        spool,
+        cut,
+        told,
+        clock_ms: spool.clock_ms(),
+        open: None,
+        last_progress: None,
+        beside: Vec::new(),
+    };
     while let Some(command) = commands.blocking_recv() {
         sink.take(command)?;
         let gathered = Instant::now();
@@ -58,7 +75,7 @@ pub(crate) fn run(
         {
             sink.take(command)?;
         }
-        sink.sync(durable)?;
+        sink.sync()?;
         sink.rotate()?;
     }
     sink.close()
@@ -67,6 +84,9 @@ pub(crate) fn run(
 struct Sink<'a> {
     spool: &'a Spool,
     cut: &'a Cut,
+    told: &'a Told,
+    /// The latest time written: a clock that is set back does not take times back.
+    clock_ms: i64,
     open: Option<Open>,
     last_progress: Option<Instant>,
     /// What waits for a revision to become complete: leases, mostly, and no more than can be asked for meanwhile.
@@ -93,14 +113,18 @@ impl Sink<'_> {
         let writer = &mut open.writer;
         match command {
             Command::Behind { .. } => {}
-            Command::Rows { received_ms, rows, complete } => open.rows(received_ms, &rows, complete)?,
+            Command::Rows { received_ms, rows, complete } => {
+                self.clock_ms = self.clock_ms.max(received_ms);
+                open.rows(self.clock_ms, &rows, complete)?;
+            }
             Command::Progress { .. } if open.partial.is_some() => {}
             // facts beside the rows never stand within a revision
             command if open.partial.is_some() => self.beside.push(command),
             Command::Progress { at_ms, revision } => {
                 let due = self.last_progress.is_none_or(|last| last.elapsed() > PROGRESS);
                 if revision == writer.last_revision() && due {
-                    writer.progress(at_ms)?;
+                    self.clock_ms = self.clock_ms.max(at_ms);
+                    writer.progress(self.clock_ms)?;
                     self.last_progress = Some(Instant::now());
                 }
             }
@@ -128,16 +152,19 @@ impl Sink<'_> {
         if let Some(gap) = gap {
             writer.gap(&gap)?;
         }
+        let dir = self.spool.dir();
+        let io = |e| Error::Spool { path: dir.to_owned(), why: "it cannot be listed", source: Some(e) };
+        self.told.spool_bytes.send_replace(bytes(dir).map_err(io)?);
         self.open = Some(Open { writer, begun: Instant::now(), partial: None, synced_bytes: 0 });
         Ok(())
     }
 
-    fn sync(&mut self, durable: &watch::Sender<i64>) -> Result<(), Error> {
+    fn sync(&mut self) -> Result<(), Error> {
         let Some(open) = &mut self.open else { return Ok(()) };
         if open.writer.bytes() != open.synced_bytes {
             let last = open.writer.sync()?;
             open.synced_bytes = open.writer.bytes();
-            durable.send_replace(last);
+            self.told.durable.send_replace(last);
         }
         Ok(())
     }

@@ -66,6 +66,21 @@ impl Spool {
         Some(Newest { origin: newest.header.origin, last, digest })
     }
 
+    /// The latest time told in it, ms since the Unix epoch: what is written from now on is no earlier.
+    pub(crate) fn clock_ms(&self) -> i64 {
+        self.found
+            .iter()
+            .filter_map(|facts| facts.newest)
+            .map(|newest| newest.at_ms)
+            .max()
+            .unwrap_or(i64::MIN)
+    }
+
+    /// Its folder.
+    pub(crate) fn dir(&self) -> &Utf8Path {
+        &self.dir
+    }
+
     /// Begins a segment.
     pub(crate) fn begin(
         &self,
@@ -86,6 +101,34 @@ impl Spool {
 
 /// Where the first frame of every segment begins.
 const HEADER_END: u64 = 9;
+
+/// The segments whose writer has ended them, by first revision: what may be taken away. The last one of a spool is still
+/// written, or is ended when the next agent opens it.
+///
+/// # Errors
+/// When the folder cannot be listed.
+pub fn closed(dir: &Utf8Path) -> std::io::Result<Vec<Utf8PathBuf>> {
+    let mut found = segments(dir)?;
+    found.pop();
+    Ok(found)
+}
+
+/// Bytes of all segments of a spool.
+///
+/// # Errors
+/// When the folder cannot be listed.
+pub fn bytes(dir: &Utf8Path) -> std::io::Result<u64> {
+    let mut bytes = 0;
+    for path in segments(dir)? {
+        match path.metadata() {
+            Ok(found) => bytes += found.len(),
+            // taken away meanwhile
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(bytes)
+}
 
 /// The segments of a spool, closed or not, by first revision.
 ///

@@ -13,7 +13,7 @@ use etcd_disk::restore::{Form, RestoreOptions, write_db};
 use etcd_disk::segment::GapCause;
 use etcd_disk::snapshot::{SnapshotFile, TrailerPolicy, VerifyOptions};
 use rand::Rng;
-use rekindle_agent::spool::Spool;
+use rekindle_agent::spool::{Spool, bytes, closed};
 use rekindle_agent::{Health, Rpo};
 use std::path::Path;
 use std::process::Command;
@@ -273,4 +273,106 @@ async fn what_was_compacted_before_it_was_received_is_a_named_gap() {
     assert_eq!((gaps[0].0, gaps[0].1), (7, 20));
     assert_eq!(gaps[0].2.map(|gap| gap.cause), Some(GapCause::Compacted));
     assert_eq!(changes.origin().unwrap().timeline, TIMELINE);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_spool_stops_the_stream_until_segments_are_taken_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = utf8(dir.path()).join("spool");
+    let mut cluster = Cluster::new("3.6", 1, dir.path(), "full");
+    cluster.start();
+    let urls = cluster.endpoints();
+    let limits = |max: u64| rekindle_agent::FollowConfig {
+        segment_bytes: 20_000,
+        spool_bytes_max: max,
+        ..config(&urls, spool.clone())
+    };
+    let mut following = Following::start(limits(200_000));
+    following.wait("it follows", |health| health.following.is_some()).await;
+    let value = "v".repeat(10_000);
+    for n in 0..60 {
+        cluster.ctl(&["put", &format!("k{}", n % 7), &value]);
+    }
+    let health = following.wait("it says so", |health| health.spool_full).await;
+    assert!(health.durable_revision < 61, "{health:?}");
+    following.wait("unknown", |health| matches!(health.rpo, Rpo::Unknown { .. })).await;
+    assert!(bytes(&spool).unwrap() < 400_000);
+    // whoever uploads takes closed segments away, and nothing was missed
+    let away = dir.path().join("away");
+    std::fs::create_dir(&away).unwrap();
+    let mut all = Vec::new();
+    let is_done = |health: &Health| health.durable_revision == 61 && !health.spool_full;
+    while !is_done(&following.health.borrow()) {
+        for path in closed(&spool).unwrap() {
+            let to = away.join(path.file_name().unwrap());
+            std::fs::rename(&path, &to).unwrap();
+            all.push(to);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    following.stop().await;
+    all.extend(spooled(&spool));
+    let changes = Changes::open(&all, Point::Latest).unwrap();
+    assert_eq!(changes.gaps(), []);
+    assert_eq!(changes.segments().iter().map(|s| s.last_revision).max(), Some(61));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revision_larger_than_a_message_is_received_whole() {
+    const KEYS: usize = 40_000;
+    for line in LINES {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = utf8(dir.path()).join("spool");
+        let mut cluster = Cluster::new(line, 1, dir.path(), "large");
+        cluster.start();
+        let mut client = etcd_client::Client::connect(cluster.endpoints(), None).await.unwrap();
+        for first in (0..KEYS).step_by(128) {
+            let put = |n| etcd_client::TxnOp::put(format!("/registry/{n:060}"), vec![], None);
+            let puts: Vec<etcd_client::TxnOp> = (first..KEYS.min(first + 128)).map(put).collect();
+            client.txn(etcd_client::Txn::new().and_then(puts)).await.unwrap();
+        }
+        let base = dir.path().join("base.db");
+        cluster.ctl(&["snapshot", "save", base.to_str().unwrap()]);
+        let mut following = Following::start(config(&cluster.endpoints(), spool.clone()));
+        following.wait("it follows", |health| health.following.is_some()).await;
+        let options = etcd_client::DeleteOptions::new().with_prefix();
+        let deleted = client.delete("/registry/", Some(options)).await.unwrap();
+        assert_eq!(usize::try_from(deleted.deleted()), Ok(KEYS));
+        let last = client.put("after", "", None).await.unwrap().header().unwrap().revision();
+        following.wait("all is durable", |health| health.durable_revision == last).await;
+        following.stop().await;
+        assert_eq!(store_is_rebuilt(&cluster, &base, &spool, dir.path()), KEYS as i64 + 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_compaction_leaves_a_proof_for_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = utf8(dir.path()).join("spool");
+    let mut cluster = Cluster::new("3.6", 1, dir.path(), "proof");
+    cluster.start();
+    let put = |n: usize| drop(cluster.ctl(&["put", &format!("k{}", n % 3), &format!("{n}")]));
+    (0..10).for_each(put);
+    cluster.ctl(&["compact", "5"]);
+    let mut following = Following::start(config(&cluster.endpoints(), spool.clone()));
+    following.wait("it follows", |health| health.following.is_some()).await;
+    // the first compaction is seen at the first look, ten seconds before the next
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    let base = dir.path().join("base.db");
+    cluster.ctl(&["snapshot", "save", base.to_str().unwrap()]);
+    (10..30).for_each(put);
+    cluster.ctl(&["compact", "25"]);
+    until("a sample is spooled", Duration::from_secs(40), async || {
+        let changes = Changes::open(&spooled(&spool), Point::Latest).unwrap();
+        changes.segments().iter().any(|segment| !segment.samples.is_empty())
+    })
+    .await;
+    following.stop().await;
+    let changes = Changes::open(&spooled(&spool), Point::Revision(17)).unwrap();
+    let options = RestoreOptions { changes: Some(&changes), ..RestoreOptions::default() };
+    let base = SnapshotFile::open(&base, TrailerPolicy::Required).unwrap();
+    let out = dir.path().join("rebuilt.db");
+    let rebuilt = write_db(&base, Form::Exact, &cluster.founded(), &options, &out, &mut |_, _| ()).unwrap();
+    let proof = rebuilt.reached.unwrap().proof.unwrap().hash_kv;
+    assert_eq!((proof.revision, proof.compact_revision), (25, 5));
 }

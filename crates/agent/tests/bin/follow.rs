@@ -22,6 +22,7 @@ async fn main() -> Result<(), rekindle_agent::Error> {
         writer: "test".into(),
         segment_bytes: 4 << 20,
         segment_age: Duration::from_secs(3),
+        spool_bytes_max: 1 << 30,
     };
     let (publish, mut health) = watch::channel(Health::default());
     tokio::spawn(async move {

@@ -48,6 +48,7 @@ pub fn config(urls: &[String], spool: Utf8PathBuf) -> FollowConfig {
         writer: "test".into(),
         segment_bytes: 4 << 20,
         segment_age: Duration::from_secs(3),
+        spool_bytes_max: 1 << 30,
     }
 }
 
@@ -67,7 +68,7 @@ impl Following {
     }
 
     pub async fn wait(&mut self, what: &str, holds: impl FnMut(&Health) -> bool) -> Health {
-        let waited = tokio::time::timeout(Duration::from_secs(30), self.health.wait_for(holds)).await;
+        let waited = tokio::time::timeout(Duration::from_secs(120), self.health.wait_for(holds)).await;
         let found = waited.map(|seen| seen.unwrap().clone());
         found.unwrap_or_else(|_| panic!("{what}: {:?}", self.health.borrow().clone()))
     }

@@ -1,8 +1,8 @@
 //! A connection that is kept open to one member, for whoever follows its changes: [`MemberClient`], and the [`Watch`] of
 //! the whole key space.
 //!
-//! The watch asks for what a gap-free stream needs: a leader (a member cut off from its cluster ends the watch),
-//! progress (a quiet stream shows that it is alive) and fragments (a large revision comes in parts). Messages are those
+//! The watch asks for what a gap-free stream needs: a leader (a member cut off from its cluster ends the watch), and
+//! progress (a quiet stream shows that it is alive). A large revision may come in fragments. Messages are those
 //! of etcd's `rpc.proto`; they are decoded here because etcd-client does not tell fragments.
 
 use super::connect::Connection;
@@ -88,14 +88,16 @@ impl MemberClient {
         call.await.map_err(|fault| named(&self.url, "LeaseTimeToLive", fault))
     }
 
-    /// Watches all keys from a revision on; 0 is now.
-    pub async fn watch(&self, from_revision: i64) -> Outcome<Watch> {
-        self.watch_range(ALL, from_revision).await
+    /// Watches all keys from a revision on; 0 is now. With `fragments`, messages stay at about the size of etcd's largest
+    /// requests; but etcd's time to cut a revision grows with the square of its keys (`sendFragments` in its
+    /// `api/v3rpc/watch.go`), seconds for some ten thousand. Without, a message of more than 63 MiB ends the watch.
+    pub async fn watch(&self, from_revision: i64, fragments: bool) -> Outcome<Watch> {
+        self.watch_range(ALL, from_revision, fragments).await
     }
 
     /// The compact revision, if the member has compacted: told by a watch of one key that begins too early, at no cost.
     pub async fn compact_revision(&self) -> Outcome<Option<i64>> {
-        let mut watch = self.watch_range(&[], 1).await?;
+        let mut watch = self.watch_range(&[], 1, false).await?;
         loop {
             match tokio::time::timeout(TOLD_AT_ONCE, watch.next()).await {
                 Err(_) => return Ok(None),
@@ -109,13 +111,13 @@ impl MemberClient {
     }
 
     /// From the first possible key to `end`: none of one key alone, a zero byte of all.
-    async fn watch_range(&self, end: &[u8], from_revision: i64) -> Outcome<Watch> {
-        let opened = tokio::time::timeout(CALL, self.open_watch(end, from_revision)).await;
+    async fn watch_range(&self, end: &[u8], from_revision: i64, fragment: bool) -> Outcome<Watch> {
+        let opened = tokio::time::timeout(CALL, self.open_watch(end, from_revision, fragment)).await;
         let opened = opened.unwrap_or_else(|_| Err(Fault::unavailable("no answer to the watch")));
         opened.map_err(|fault| named(&self.url, "Watch", fault))
     }
 
-    async fn open_watch(&self, end: &[u8], from_revision: i64) -> Outcome<Watch> {
+    async fn open_watch(&self, end: &[u8], from_revision: i64, fragment: bool) -> Outcome<Watch> {
         let Channel::Tonic(channel) = self.connection.channel() else {
             return Err(Fault::failed("not a connection that can watch"));
         };
@@ -125,7 +127,7 @@ impl MemberClient {
             range_end: end.to_vec(),
             start_revision: from_revision,
             progress_notify: true,
-            fragment: true,
+            fragment,
         };
         send(&mut requests, WatchUnion::Create(create))?;
         let mut grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
