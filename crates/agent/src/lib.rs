@@ -1,6 +1,6 @@
 //! Continuous protection: the change stream of an etcd cluster, followed and spooled to the local disk.
 //!
-//! - [`follow`] watches all keys of whichever member serves, and goes on at another one when it stops.
+//! - [`follow()`] watches all keys of whichever member serves, and goes on at another one when it stops.
 //! - [`spool`] is the folder of segments (`docs/formats/segment.md`): what is durable there outlives the agent.
 //! - [`health`] says what could be lost now: the durable revision, beside the highest one of the cluster.
 //!
