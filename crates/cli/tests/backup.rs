@@ -374,3 +374,23 @@ fn a_deep_look_restores_and_boots() {
         assert_eq!(std::fs::read_dir(&scratch).unwrap().count(), 0, "nothing unencrypted is left");
     }
 }
+
+// A passphrase instead of keys: proved by `init`, and only it reads.
+#[test]
+fn with_a_passphrase() {
+    let world = World::new();
+    let (key, phrase, scratch) = (world.path("sign.key"), world.path("phrase"), world.path("scratch"));
+    std::fs::write(&phrase, "correct horse battery staple\n").unwrap();
+    let made = world.json(&["init", "--signing-key", &key, "--passphrase-file", &phrase]);
+    assert_eq!(made["identityProved"], true);
+    let encrypt = ["--signing-key", &key, "--passphrase-file", &phrase, "--scratch", &scratch];
+    world.json(&[&["run", "--cluster", "prod", "--endpoints", &world.url], &encrypt[..]].concat());
+    let verify = |flag: &str, file: &str| {
+        world.run(&["verify", "--signing-key", &key, "--scratch", &scratch, flag, file])
+    };
+    let read = verify("--passphrase-file", &phrase);
+    assert!(read.status.success(), "{}", error(&read));
+    assert_eq!(verify("--identity", &world.path("identity.txt")).status.code(), Some(3));
+    std::fs::write(&phrase, "wrong").unwrap();
+    assert_eq!(verify("--passphrase-file", &phrase).status.code(), Some(3));
+}

@@ -4,7 +4,8 @@ use crate::error::{Error, Result};
 use age::secrecy::SecretString;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey, spki::der::pem::LineEnding};
+use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
+use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey, KeypairBytes};
 use ed25519_dalek::{Signature, Signer as _, VerifyingKey};
 use rand::TryRngCore;
 use rekindle_model::Redacted;
@@ -88,7 +89,8 @@ impl SigningKey {
             .map_err(std::io::Error::other)
             .map_err(local("draw random bytes for"))?;
         let key = ed25519_dalek::SigningKey::from_bytes(&seed);
-        let pem = key
+        // without the public half: OpenSSL 3.0 does not read the newer form that has it
+        let pem = KeypairBytes { secret_key: seed, public_key: None }
             .to_pkcs8_pem(LineEnding::LF)
             .map_err(std::io::Error::other)
             .map_err(local("encode a key for"))?;

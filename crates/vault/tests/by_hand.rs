@@ -4,8 +4,10 @@
 
 mod common;
 
+use base64::Engine;
 use common::*;
 use etcd_disk::snapshot::{SnapshotFile, TrailerPolicy, VerifyOptions};
+use rekindle_vault::SigningKey;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -122,5 +124,22 @@ async fn the_page_brings_back_a_stock_snapshot() {
         std::fs::remove_file(&restored).unwrap();
         assert!(!by_hand().output().unwrap().status.success());
         assert!(!restored.exists(), "{line}");
+    }
+}
+
+// A signing key that openssl made signs, and our own is one that openssl reads.
+#[test]
+fn signing_keys_are_those_of_openssl() {
+    assert!(testbed::needs::has("openssl"), "openssl is missing: apt-get install openssl");
+    let dir = tempfile::tempdir().unwrap();
+    let (theirs, ours) = (dir.path().join("theirs.key"), dir.path().join("ours.key"));
+    run(Command::new("openssl").args(["genpkey", "-algorithm", "ed25519", "-out"]).arg(&theirs));
+    SigningKey::create(&ours).unwrap();
+    for path in [theirs, ours] {
+        let signer = SigningKey::read(&path).unwrap().signer().to_string();
+        let public =
+            run(Command::new("openssl").args(["pkey", "-pubout", "-outform", "DER", "-in"]).arg(&path));
+        let key = base64::engine::general_purpose::STANDARD.encode(&public.stdout[12..]);
+        assert_eq!(signer, format!("ed25519:{key}"), "{}", path.display());
     }
 }
