@@ -394,3 +394,42 @@ fn with_a_passphrase() {
     std::fs::write(&phrase, "wrong").unwrap();
     assert_eq!(verify("--passphrase-file", &phrase).status.code(), Some(3));
 }
+
+// A Kubernetes cluster has the name of its kube-system's UID, unless one is given; another cluster does not get into its folder.
+#[test]
+fn clusters_are_not_mixed() {
+    let world = World::new();
+    world.init();
+    let namespace = |uid: &str| {
+        let value =
+            format!("{{\"kind\":\"Namespace\",\"apiVersion\":\"v1\",\"metadata\":{{\"uid\":\"{uid}\"}}}}");
+        world.ctl(&["put", "/registry/namespaces/kube-system", &value]).unwrap();
+    };
+    let (one, other) = ("0b7b6c3e-5a51-4c5e-9d7e-2f1f6e0a7d11", "5e0f9b1a-1111-4c5e-9d7e-2f1f6e0a7d22");
+    let (key, scratch) = (world.path("sign.key"), world.path("scratch"));
+    let take = |cluster: &[&str]| {
+        let mut args = vec!["run", "--endpoints", &world.url, "--recipient", &world.recipient];
+        args.extend(["--signing-key", &key, "--scratch", &scratch]);
+        world.run(&[&args[..], cluster].concat())
+    };
+    namespace(one);
+    let first = take(&[]);
+    assert!(first.status.success(), "{}", error(&first));
+    let first: Value = serde_json::from_slice(&first.stdout).unwrap();
+    assert_eq!(
+        (&first["manifest"]["cluster"], &first["manifest"]["identity"]["kubeSystemUid"]),
+        (&one.into(), &one.into())
+    );
+    namespace(other);
+    let refused = take(&["--cluster", one]);
+    assert_eq!(refused.status.code(), Some(5), "{}", error(&refused));
+    assert!(error(&refused).contains("another cluster"));
+    assert!(take(&[]).status.success(), "under its own name");
+    // encrypted at rest: nobody knows whose it is, but it is backed up
+    world.ctl(&["put", "/registry/namespaces/kube-system", "k8s:enc:aescbc:v1:key1:xxx"]).unwrap();
+    let unknown = take(&["--cluster", one]);
+    assert!(unknown.status.success(), "{}", error(&unknown));
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("not known"));
+    let several = world.run(&["list", "--signing-key", &key]);
+    assert!(error(&several).contains("--cluster"), "{}", error(&several));
+}

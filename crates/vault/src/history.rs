@@ -105,12 +105,20 @@ impl History {
         self.timelines.iter().flat_map(|t| &t.fulls).max_by_key(|full| full.content.taken_ms)
     }
 
-    /// The timeline that a store of this identity, now at `revision`, belongs to: the newest one when it is of the
-    /// same cluster and not ahead of the store; else a new one that forked from it.
+    /// The UID of `kube-system` that the newest full is known to have, when `identity` has another: then this folder
+    /// holds another cluster. (etcd's cluster id changes with every restore and tells nothing here.)
+    pub fn other_cluster(&self, identity: &ClusterIdentity) -> Option<&str> {
+        let known = self.newest_full()?.content.identity.kube_system_uid.as_deref()?;
+        identity.kube_system_uid.as_deref().is_some_and(|uid| uid != known).then_some(known)
+    }
+
+    /// The timeline that a store of this identity, now at `revision`, belongs to: the newest one when nothing known
+    /// speaks against it and it is not ahead of the store; else a new one that forked from it.
     pub fn timeline_for(&self, identity: &ClusterIdentity, revision: i64) -> TimelineRef {
         let newest = self.timelines.last();
         let same = newest.filter(|t| {
-            t.identity().is_some_and(|i| i == identity) && t.highest_revision().is_none_or(|r| r <= revision)
+            t.identity().is_some_and(|known| known.agrees(identity))
+                && t.highest_revision().is_none_or(|highest| highest <= revision)
         });
         match same {
             Some(timeline) => timeline.timeline.clone(),

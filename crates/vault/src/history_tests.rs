@@ -1,5 +1,6 @@
 use super::*;
 use crate::manifest::{API_VERSION, Part};
+use rekindle_model::MemberId;
 
 fn part() -> Part {
     Part {
@@ -109,17 +110,31 @@ fn timelines_are_kept_apart() {
     assert_eq!(told.newest_full().unwrap().content.revision, 8);
 }
 
-// A store that is behind what the vault knows of its cluster was restored: its revisions begin a new timeline.
+// A store that is behind what the vault knows of its cluster was restored, and one with another etcd cluster id, too: their
+// revisions begin a new timeline. What is not known begins none.
 #[test]
 fn a_store_that_went_back_begins_a_timeline() {
-    let told = history([full("a", 10, 1), segment("a", 11, 20, 3)]);
-    let same = told.timeline_for(&ClusterIdentity::default(), 20);
-    assert_eq!(same, timeline("a"));
-    let back = told.timeline_for(&ClusterIdentity::default(), 19);
-    assert_eq!(back.parent.as_deref(), Some("a"));
-    assert_ne!(back.id, "a");
-    let other = ClusterIdentity { kube_system_uid: Some("other".into()), ..ClusterIdentity::default() };
-    assert_eq!(told.timeline_for(&other, 30).parent.as_deref(), Some("a"));
-    let first = history([]).timeline_for(&other, 1);
-    assert_eq!(first.parent, None);
+    let identity = |uid: &str, id: Option<u64>| ClusterIdentity {
+        kube_system_uid: Some(uid.into()),
+        etcd_cluster_id: id.map(MemberId),
+    };
+    let of = |content: Content| match content {
+        Content::Full(full) => Content::Full(Full { identity: identity("u", Some(7)), ..full }),
+        other => other,
+    };
+    let told = history([of(full("a", 10, 1)), segment("a", 11, 20, 3)]);
+    let forked = |identity: &ClusterIdentity, revision| {
+        let found = told.timeline_for(identity, revision);
+        assert_eq!(found.id == "a", found.parent.is_none());
+        found.id != "a"
+    };
+    assert!(!forked(&identity("u", Some(7)), 20));
+    assert!(!forked(&identity("u", None), 20));
+    assert!(!forked(&ClusterIdentity::default(), 25));
+    assert!(forked(&identity("u", Some(7)), 19));
+    assert!(forked(&identity("u", Some(8)), 20));
+    assert_eq!(told.other_cluster(&identity("u", Some(8))), None);
+    assert_eq!(told.other_cluster(&identity("v", Some(7))), Some("u"));
+    assert_eq!(told.other_cluster(&ClusterIdentity::default()), None);
+    assert_eq!(history([]).timeline_for(&identity("u", None), 1).parent, None);
 }

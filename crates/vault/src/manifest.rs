@@ -196,6 +196,18 @@ pub struct Run {
     pub last: Link,
 }
 
+impl ClusterIdentity {
+    /// Whether nothing that both know differs: what is not known speaks neither for nor against.
+    pub fn agrees(&self, other: &Self) -> bool {
+        agree(self.kube_system_uid.as_ref(), other.kube_system_uid.as_ref())
+            && agree(self.etcd_cluster_id, other.etcd_cluster_id)
+    }
+}
+
+fn agree<T: PartialEq>(one: Option<T>, other: Option<T>) -> bool {
+    one.is_none() || other.is_none() || one == other
+}
+
 impl Content {
     /// The stored object it names, and what kind it is.
     pub(crate) fn part(&self) -> Option<(PartKind, &Part)> {

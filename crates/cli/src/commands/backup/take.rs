@@ -35,7 +35,7 @@ pub(super) async fn run(args: &Run, output: &Output) -> Result<Exit, Failure> {
     let endpoints = save::endpoints(&args.etcd, &*host).await?;
     let taken = take(&endpoints, &*host, &file, output).await?;
     let identity = ClusterIdentity {
-        kube_system_uid: kube_system_uid(&file)?,
+        kube_system_uid: kube_system_uid(&file, output)?,
         etcd_cluster_id: Some(taken.status.cluster_id),
     };
     let cluster = match named {
@@ -46,6 +46,12 @@ pub(super) async fn run(args: &Run, output: &Output) -> Result<Exit, Failure> {
     let vault = Vault::new(&store, cluster, &[key.signer()]).doing(into)?;
     let writer = vault.writer(writer_name()?, key, recipients).await.doing(into)?;
     let (history, _) = vault.history().await.doing(into)?;
+    if let Some(other) = history.other_cluster(&identity) {
+        let name = vault.cluster();
+        return Err(Failure::refused(format!("{name} in {} is another cluster", store.url()))
+            .because(format!("its namespace kube-system has the UID {other}"))
+            .hint("give this cluster a name of its own with --cluster"));
+    }
     let meta = FullMeta {
         timeline: history.timeline_for(&identity, taken.verified.revision),
         identity,
@@ -88,13 +94,20 @@ async fn take(
     Err(last)
 }
 
-/// Whose data a snapshot is; none when it has no such namespace (an etcd that serves no Kubernetes).
-fn kube_system_uid(file: &Utf8Path) -> Result<Option<String>, Failure> {
+/// Whose data a snapshot is; none when it has no such namespace (an etcd that serves no Kubernetes), or one that can't be
+/// read (encrypted at rest): that keeps no backup from being taken.
+fn kube_system_uid(file: &Utf8Path, output: &Output) -> Result<Option<String>, Failure> {
     let unread = || format!("cannot read the namespace kube-system in {file}");
     let snapshot = SnapshotFile::open(file.as_std_path(), TrailerPolicy::Required).doing(unread)?;
     let key = kube_storage::kube_system_key(kube_storage::keys::DEFAULT_PREFIX);
     let found = etcd_disk::live::get(snapshot.bolt(), file.as_std_path(), key.as_bytes()).doing(unread)?;
-    found.map(|row| kube_storage::namespace_uid(&row.value)).transpose().doing(unread)
+    Ok(found.and_then(|row| match kube_storage::namespace_uid(&row.value) {
+        Ok(uid) => Some(uid),
+        Err(fault) => {
+            output.say(&format!("the UID of the namespace kube-system is not known: {fault}"));
+            None
+        }
+    }))
 }
 
 fn own_name(identity: &ClusterIdentity) -> Result<ClusterName, Failure> {
