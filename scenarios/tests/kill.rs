@@ -109,10 +109,11 @@ impl Case {
         Called::new(&self.call(&["runs", "undo", id, "--yes"], None))
     }
 
-    /// Every file that a recovery may touch, with its content.
+    /// Every file that a recovery may touch, with its content, and whether kubelet runs (a kubelet that is stopped while it
+    /// starts is `failed` for systemd, before it was `inactive`: neither runs).
     fn state(&self) -> Vec<String> {
         let look = "find /etc/kubernetes/manifests /var/lib/etcd -type f | sort | xargs -r sha256sum; \
-                    systemctl is-active kubelet || true";
+                    systemctl is-active --quiet kubelet && echo kubelet runs || true";
         self.hosts.iter().map(|host| self.cluster.set.host(host).unwrap().script(look).unwrap()).collect()
     }
 
