@@ -102,10 +102,15 @@ fn a_namespace_deleted_by_mistake() {
         backed.kubectl(&["get", "namespaces", "-o", "name"]).lines().all(|line| line != "namespace/shop")
     );
 
+    // a plan of it can be read, kept, and applied as long as the cluster is as it was
+    let plan = backed.from("plan", &["--to", &to, "-o", "json"]).expect(0).unwrap();
+    backed.cluster.set.host("cp1").unwrap().write("/root/plan.json", &plan.stdout).unwrap();
+    backed.cluster.on("cp1", &["apply", "/root/plan.json", "--dry-run"]).unwrap().expect(0).unwrap();
+
     let called = backed.from("recover", &["--to", &to, "--yes", "-o", "json"]).expect(0).unwrap();
     let report = verified(&called).unwrap();
     assert_eq!(report["rpo"]["restoredRevision"], Value::from(good), "{report}");
-    assert!(report["rpo"]["evidence"].as_str().unwrap().contains("as the vault tells"), "{report}");
+    assert!(report["rpo"]["evidence"].as_str().unwrap().contains("by what the vault tells"), "{report}");
     backed.cluster.assert_works("after").unwrap();
     backed.assert_shop_is_back();
     assert!(!backed.cluster.has_mark("after-the-backup").unwrap(), "it came after the point");

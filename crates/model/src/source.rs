@@ -43,6 +43,9 @@ pub struct VaultPoint {
     pub revision: i64,
     /// When it was received, or when the full backup of this revision was begun; milliseconds since the Unix epoch.
     pub received_ms: i64,
+    /// The last time at which nothing newer was there, as far as is known: writes acknowledged after it may be lost.
+    /// Milliseconds since the Unix epoch.
+    pub current_ms: i64,
     /// When the next revision was received: the point was over by then. None when no later one is known.
     pub next_received_ms: Option<i64>,
     /// What proves it.

@@ -88,7 +88,7 @@ fn of_file(context: &Context<'_>, source: &SourceCandidate, facts: &DbFacts) -> 
         },
         evidence: match &source.point {
             Some(point) => format!(
-                "from the receipt of revision {} at {from}, as the vault tells, to {end_text}; {lost}",
+                "from {from}, when revision {} was the newest by what the vault tells, to {end_text}; {lost}",
                 point.revision
             ),
             None => format!("from the snapshot (its file's time: {from}) to {end_text}; {lost}"),

@@ -8,6 +8,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::render;
+use camino::Utf8PathBuf;
 use rekindle_model::RunId;
 use rekindle_model::diagnosis::{Diagnosis, EtcdVerdict, MemberVerdict};
 use rekindle_model::plan::{Goal, PlanOutcome};
@@ -65,9 +66,7 @@ pub(super) async fn make(
     output: &Output,
 ) -> Result<Made, Failure> {
     let began_ms = rekindle_run::now_ms();
-    // not in the run's folder: a plan is no run yet
-    let file = hosts.state_dir.join("points").join(format!("{run_id}.db"));
-    let made = from::make(&restore.from, file, output).await?;
+    let made = from::make(&restore.from, point_file(hosts, &run_id), output).await?;
     let goal = goal(hosts, restore, run_id);
     let mut looking = options(hosts, restore.snapshot.as_ref(), restore.data_dir.as_ref());
     looking.point = made.map(|made| (made.file.into(), made.point));
@@ -96,6 +95,11 @@ fn in_motion(diagnosis: &Diagnosis, outcome: &PlanOutcome) -> Option<String> {
     // With etcd healthy what is left to mend comes up by itself more often than not: a lease is taken over in 15 s.
     let settling = matches!(diagnosis.etcd, EtcdVerdict::Unknown(_) | EtcdVerdict::Healthy);
     (settling || diagnosis.members.values().any(unsettled)).then(|| refusal.reason.clone())
+}
+
+/// The snapshot file that is made of a vault's history for a run; not in the run's folder, as a plan is no run yet.
+pub(super) fn point_file(hosts: &Hosts, run_id: &RunId) -> Utf8PathBuf {
+    hosts.state_dir.join("points").join(format!("{run_id}.db"))
 }
 
 /// The id of a new run: ids sort by the time they were made.

@@ -1,6 +1,6 @@
 //! `rekindle recover`: the whole pipeline in one command.
 
-use super::plan::{Made, make, new_run, show};
+use super::plan::{Made, make, new_run, point_file, show};
 use crate::args::{Consent, Format, Hosts, Recover};
 use crate::exit::Exit;
 use crate::failure::{Failure, of_run};
@@ -20,11 +20,20 @@ pub(super) fn run(args: &Recover, output: &Output) -> Result<Exit, Failure> {
     let world = runtime.block_on(connect::world(&args.hosts))?;
     let run_id = new_run();
     let turn = turn(&args.hosts, &args.consent, &run_id)?;
+    let point = point_file(&args.hosts, &run_id);
+    let run_dir = args.hosts.state_dir.join("runs").join(&run_id.0);
     let made = runtime.block_on(make(&world, &args.hosts, &args.restore, run_id, output))?;
-    let (PlanOutcome::Plan(plan), Some(turn)) = (&made.outcome, turn) else {
-        return show(&made.outcome, output);
+    let ended = match (&made.outcome, turn) {
+        (PlanOutcome::Plan(plan), Some(turn)) => {
+            carry_out(&runtime, &world, plan, &made, turn, &args.consent, output)
+        }
+        _ => show(&made.outcome, output),
     };
-    carry_out(&runtime, &world, plan, &made, turn, &args.consent, output)
+    if !run_dir.exists() {
+        // no run was begun that may need it again; it holds every secret of the cluster, or was never there
+        let _ = std::fs::remove_file(point);
+    }
+    ended
 }
 
 /// The turn to change something, taken before the first look so that no other run changes what is planned for; none

@@ -98,6 +98,7 @@ impl Case {
             data_dir: None,
             accept_unknown_identity: false,
             accept_corrupt_alarm: false,
+            go_back: false,
         };
         let diagnosis = rekindle_diagnose::diagnose(&inventory);
         let plan = match rekindle_plan::plan(&inventory, &diagnosis, &goal, NOW_MS) {

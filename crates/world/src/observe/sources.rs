@@ -31,7 +31,7 @@ pub(super) async fn find(
         sources.extend(files(world.local.as_ref(), path, facts).await.into_iter().map(|file| {
             SourceCandidate {
                 // its file was made just now
-                taken_ms: Seen::Known(point.received_ms),
+                taken_ms: Seen::Known(point.current_ms),
                 point: Some(point.clone()),
                 ..file
             }

@@ -75,14 +75,19 @@ impl Fetched {
             Some((None, Some(sample))) => PointProof::Different(hash(sample)),
             _ => PointProof::None,
         };
+        let revision = reached.map_or(self.full_revision, |reached| reached.revision);
+        let received_ms = reached.and_then(|reached| reached.received_ms).unwrap_or(self.full_taken_ms);
+        let told = self.changes.segments().iter().filter_map(|segment| segment.newest);
+        let still = told.filter(|newest| newest.revision == revision).map(|newest| newest.at_ms);
         VaultPoint {
             vault: self.vault.clone(),
             cluster: self.cluster.clone(),
             timeline: self.timeline.clone(),
             full: self.full,
             segments: self.segments,
-            revision: reached.map_or(self.full_revision, |reached| reached.revision),
-            received_ms: reached.and_then(|reached| reached.received_ms).unwrap_or(self.full_taken_ms),
+            revision,
+            received_ms,
+            current_ms: still.fold(received_ms, i64::max),
             next_received_ms: reached.and_then(|reached| reached.next_received_ms),
             proof,
         }

@@ -233,3 +233,107 @@ impl<'t> Line<'t> {
         fulls.map(|full| full.written_ms).chain(pieces.map(|piece| piece.last_ms)).min()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rekindle_vault::History;
+    use serde_json::json;
+
+    fn part(folder: &str, n: i64) -> serde_json::Value {
+        let name = format!("{folder}/{n}");
+        json!({"name": name, "sizeBytes": 1, "sha256": "", "plainSizeBytes": 1, "plainSha256": ""})
+    }
+
+    /// Fulls as (revision, time in s), segments as (first, last, time of the last in s).
+    fn timeline(fulls: &[(i64, i64)], segments: &[(i64, i64, i64)]) -> Timeline {
+        let of = json!({"id": "t", "parent": null, "forkRevision": null});
+        let identity = json!({"kubeSystemUid": null, "etcdClusterId": null});
+        let full = |(revision, s): &(i64, i64)| {
+            json!({
+                "kind": "Full", "part": part("full", *revision), "identity": identity, "timeline": of,
+                "revision": revision, "compactRevision": -1, "takenMs": s * 1000, "etcdVersion": null,
+                "clusterVersion": null, "storageVersion": null, "members": [], "rows": 1, "liveKeys": 1,
+                "hashKv": [{"hash": 1, "revision": revision, "compactRevision": -1}], "writtenMs": s * 1000,
+            })
+        };
+        let segment = |(first, last, s): &(i64, i64, i64)| {
+            json!({
+                "kind": "Segment", "part": part("segment", *first), "identity": identity, "timeline": of,
+                "firstRevision": first, "lastRevision": last, "firstMs": s * 1000 - 500, "lastMs": s * 1000,
+                "etcdVersion": null, "member": null, "hashKv": [], "writtenMs": s * 1000,
+            })
+        };
+        let manifests: Vec<rekindle_vault::Manifest> = fulls
+            .iter()
+            .map(full)
+            .chain(segments.iter().map(segment))
+            .zip(1u64..)
+            .map(|(mut manifest, sequence)| {
+                let place = json!({
+                    "apiVersion": "rekindle.dev/v1", "cluster": "c", "sequence": sequence, "before": null,
+                    "writer": "w", "program": "p",
+                });
+                manifest.as_object_mut().unwrap().extend(place.as_object().unwrap().clone());
+                serde_json::from_value(manifest).unwrap()
+            })
+            .collect();
+        let cluster = rekindle_vault::ClusterName::new("c").unwrap();
+        History::new(&cluster, &manifests).timelines.remove(0)
+    }
+
+    fn firsts(way: &Way<'_>) -> Vec<i64> {
+        way.pieces.iter().map(|piece| piece.first).collect()
+    }
+
+    // The newest full that is not behind the point, and no more of the stream than leads to it and proves it.
+    #[test]
+    fn the_shortest_way() {
+        let timeline = timeline(
+            &[(10, 100), (30, 300)],
+            &[(5, 15, 150), (16, 20, 200), (21, 25, 250), (26, 35, 350), (36, 40, 400)],
+        );
+        let line = Line::new(&timeline, Vec::new());
+        let way = |asked| line.way(&asked).ok().unwrap();
+        let to = way(Asked::Revision(18));
+        assert_eq!(to.base.content.revision, 10);
+        assert_eq!(firsts(&to), [5, 16, 21, 26], "on to the second full, whose HashKV proves it");
+        let to = way(Asked::Revision(38));
+        assert_eq!((to.base.content.revision, firsts(&to)), (30, vec![26, 36]));
+        assert_eq!(firsts(&way(Asked::Latest)), [26, 36]);
+        let to = way(Asked::TimeMs(199_900));
+        assert_eq!(to.base.content.revision, 10, "the second full was not there yet");
+        let to = way(Asked::TimeMs(400_000));
+        assert_eq!(to.base.content.revision, 30);
+    }
+
+    // A point in a gap, before the first full or behind the end is refused, and the nearest are named.
+    #[test]
+    fn no_way_and_the_nearest() {
+        let timeline = timeline(&[(10, 100), (30, 300)], &[(11, 20, 200), (31, 40, 400), (50, 60, 600)]);
+        let line = Line::new(&timeline, Vec::new());
+        let hint = |revision| {
+            let failure = line.way(&Asked::Revision(revision)).err().unwrap();
+            assert_eq!(failure.exit, crate::exit::Exit::Refused);
+            failure.hint.unwrap()
+        };
+        assert!(hint(25).contains("revision 20 ") && hint(25).contains("revision 30 "), "{}", hint(25));
+        assert!(hint(5).contains("revision 10 "), "{}", hint(5));
+        assert!(hint(55).contains("revision 40 "), "{}", hint(55));
+        assert!(hint(99).contains("revision 40 "), "{}", hint(99));
+        let latest = line.way(&Asked::Latest).ok().unwrap();
+        assert_eq!((firsts(&latest), latest.gap_behind), (vec![31], Some((41, 49))));
+        assert!(line.way(&Asked::TimeMs(50_000)).is_err(), "before the first full");
+        // the spool closes the gap
+        let spooled = Piece {
+            first: 41,
+            last: 49,
+            first_ms: 450_000,
+            last_ms: 450_000,
+            samples: Vec::new(),
+            at: At::Spool("/spool/x.seg".into(), 1),
+        };
+        let line = Line::new(&timeline, vec![spooled]);
+        assert_eq!(firsts(&line.way(&Asked::Revision(55)).ok().unwrap()), [31, 41, 50]);
+    }
+}
