@@ -176,6 +176,10 @@ impl BackupList {
                     s.first_revision, s.last_revision
                 );
             }
+            if timeline.segments.is_empty() && !timeline.gaps.is_empty() {
+                let _ = writeln!(text, "  ‼ no change stream: between the fulls nothing can be restored");
+                continue;
+            }
             for gap in &timeline.gaps {
                 let at = |ms: Option<i64>| ms.map_or("?".to_owned(), time);
                 let (from, to) = (at(gap.after_ms), at(gap.before_ms));
@@ -259,8 +263,8 @@ impl BackupVerification {
             report.good_fulls.len(),
             bytes(report.read_bytes)
         );
-        for gap in &report.gaps {
-            let _ = writeln!(text, "‼ gap: revisions {} to {}", gap.first_revision, gap.last_revision);
+        if !report.gaps.is_empty() {
+            let _ = writeln!(text, "‼ gaps: {} (`rekindle backup list` shows them)", report.gaps.len());
         }
         faults(&mut text, &report.faults);
         if let Some(deep) = &self.deep {
