@@ -33,7 +33,8 @@ async fn filled(keys: &Keys, dir: &Path, store: &Store) {
     age_files(dir);
 }
 
-// Two hosts go on writing while a third prunes: nobody's backup is lost, and there is one chain.
+// Two hosts go on writing while a third prunes and a fourth verifies: nobody's backup is lost, there is one chain, and
+// nothing that goes meanwhile is taken for damage.
 #[tokio::test(flavor = "multi_thread")]
 async fn others_write_meanwhile() {
     let (keys, (dir, store)) = (Keys::new(), folder());
@@ -49,10 +50,18 @@ async fn others_write_meanwhile() {
         }));
     }
     let pruner = keys.writer(&store, "pruner").await;
-    let mut removed = 0;
-    for _ in 0..5 {
-        removed += pruner.prune(&ONE, now_ms(), false).await.unwrap().removed.len();
+    let pruning = tokio::spawn(async move {
+        let mut removed = 0;
+        for _ in 0..5 {
+            removed += pruner.prune(&ONE, now_ms(), false).await.unwrap().removed.len();
+        }
+        removed
+    });
+    while !pruning.is_finished() {
+        let report = keys.verify(&keys.vault(&store), false).await;
+        assert_eq!(report.faults, [], "what is pruned meanwhile is no fault");
     }
+    let removed = pruning.await.unwrap();
     for task in tasks {
         task.await.unwrap();
     }
