@@ -18,6 +18,10 @@ use std::path::Path;
 use std::str::FromStr;
 
 const SIGNER_PREFIX: &str = "ed25519:";
+/// Work of a passphrase, as the `age` tool has it: 256 MiB and about a second, on whatever machine.
+const SCRYPT_LOG_N: u8 = 18;
+/// A part that asks for more work (this is 1 GiB of memory) was not written here.
+const SCRYPT_LOG_N_MAX: u8 = 20;
 /// Key and identity files are small.
 const KEY_FILE_MAX_BYTES: u64 = 64 << 10;
 
@@ -150,7 +154,7 @@ impl Recipients {
         if recipients.is_empty() { Err(Error::NoRecipients) } else { Ok(Self(Kind::X25519(recipients))) }
     }
 
-    /// One passphrase. Each part then costs about a second of work (scrypt), in writing and in reading: not for a
+    /// One passphrase. Each part then costs about a second and 256 MiB (scrypt), in writing and in reading: not for a
     /// stream of segments.
     pub fn passphrase(passphrase: Redacted<String>) -> Self {
         Self(Kind::Passphrase(passphrase.expose().clone().into()))
@@ -162,7 +166,8 @@ impl Recipients {
                 age::Encryptor::with_recipients(recipients.iter().map(|r| r as &dyn age::Recipient))
             }
             Kind::Passphrase(passphrase) => {
-                let recipient = age::scrypt::Recipient::new(passphrase.clone());
+                let mut recipient = age::scrypt::Recipient::new(passphrase.clone());
+                recipient.set_work_factor(SCRYPT_LOG_N);
                 age::Encryptor::with_recipients(std::iter::once(&recipient as &dyn age::Recipient))
             }
         }
@@ -192,7 +197,9 @@ impl Identities {
 
     /// A passphrase.
     pub fn passphrase(passphrase: Redacted<String>) -> Self {
-        Self(vec![Box::new(age::scrypt::Identity::new(passphrase.expose().clone().into()))])
+        let mut identity = age::scrypt::Identity::new(passphrase.expose().clone().into());
+        identity.set_max_work_factor(SCRYPT_LOG_N_MAX);
+        Self(vec![Box::new(identity)])
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &dyn age::Identity> {
