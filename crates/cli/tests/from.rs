@@ -202,8 +202,8 @@ fn work(member: &Member, round: usize) -> Then {
     member.now()
 }
 
-/// The whole life: a full, then four rounds of work that are followed, with a deletion by mistake between.
-async fn live() -> (World, Vec<Then>, i64) {
+/// An etcd with some keys, an empty spool, and one full in a vault.
+fn backed_up() -> World {
     let dir = tempfile::tempdir().unwrap();
     let member = Member::boot(&dir.path().join("etcd"), &url());
     work(&member, 0);
@@ -223,26 +223,47 @@ async fn live() -> (World, Vec<Then>, i64) {
     let take =
         ["backup", "run", "--cluster", "prod", "--endpoints", &world.member.url, "--scratch", &scratch];
     world.full = world.json(&[&take[..], &keys[..]].concat());
+    world
+}
 
-    let timeline = world.full["manifest"]["timeline"]["id"].as_str().unwrap();
-    let endpoint = EtcdEndpoint { url: world.member.url.clone(), cacert: None, cert: None, key: None };
-    let spool = camino::Utf8PathBuf::from(world.path("spool"));
-    let config = FollowConfig {
-        endpoints: vec![endpoint],
-        root: "/".into(),
-        spool: spool.clone(),
-        timeline: uuid::Uuid::parse_str(timeline).unwrap().into_bytes(),
-        cluster_id: None,
-        from_revision: world.full["manifest"]["revision"].as_i64().map(|revision| revision + 1),
-        writer: "test".into(),
-        segment_bytes: 4000,
-        segment_age: Duration::from_millis(500),
-        spool_bytes_max: 1 << 30,
-    };
-    let (publish, mut health) = watch::channel(Health::default());
-    let (stop, stopped) = oneshot::channel::<()>();
-    let following = tokio::spawn(follow(config, publish, async { drop(stopped.await) }));
+/// An agent that follows from the full on.
+struct Following {
+    health: watch::Receiver<Health>,
+    stop: oneshot::Sender<()>,
+    task: tokio::task::JoinHandle<Result<(), rekindle_agent::Error>>,
+}
 
+impl World {
+    fn follow(&self, segment_bytes: u64) -> Following {
+        let timeline = self.full["manifest"]["timeline"]["id"].as_str().unwrap();
+        let config = FollowConfig {
+            endpoints: vec![EtcdEndpoint {
+                url: self.member.url.clone(),
+                cacert: None,
+                cert: None,
+                key: None,
+            }],
+            root: "/".into(),
+            spool: self.path("spool").into(),
+            timeline: uuid::Uuid::parse_str(timeline).unwrap().into_bytes(),
+            cluster_id: None,
+            from_revision: self.full["manifest"]["revision"].as_i64().map(|revision| revision + 1),
+            writer: "test".into(),
+            segment_bytes,
+            segment_age: Duration::from_millis(500),
+            spool_bytes_max: 1 << 30,
+        };
+        let (publish, health) = watch::channel(Health::default());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let task = tokio::spawn(follow(config, publish, async { drop(stopped.await) }));
+        Following { health, stop, task }
+    }
+}
+
+/// The whole life: a full, then four rounds of work that are followed, with a deletion by mistake between.
+async fn live() -> (World, Vec<Then>, i64) {
+    let mut world = tokio::task::block_in_place(backed_up);
+    let Following { mut health, stop, task } = world.follow(4000);
     let mut thens = Vec::new();
     let mut deleted = 0;
     for round in 1..=4 {
@@ -262,8 +283,12 @@ async fn live() -> (World, Vec<Then>, i64) {
     tokio::time::timeout(Duration::from_secs(30), wait).await.unwrap().unwrap();
     tokio::time::sleep(Duration::from_millis(600)).await;
     stop.send(()).unwrap();
-    following.await.unwrap().unwrap();
-    world.segments = rekindle_agent::spool::segments(&spool).unwrap().into_iter().map(Into::into).collect();
+    task.await.unwrap().unwrap();
+    world.segments = rekindle_agent::spool::segments(world.path("spool").as_str().into())
+        .unwrap()
+        .into_iter()
+        .map(Into::into)
+        .collect();
     world.segments.retain(|path| etcd_disk::segment::survey(path).unwrap().received_ms.is_some());
     assert!(world.segments.len() > 4, "{:?}", world.segments);
     (world, thens, deleted)
@@ -386,4 +411,72 @@ async fn what_is_disproved_is_refused() {
     // the same snapshot with its own HashKV proves what lies before it
     let report = world.assert_comes_back("proved", &["--to", &thens[3].revision.to_string()], &thens[3]);
     assert_eq!(report["point"]["proof"]["equal"]["hash"], thens[3].hash, "{report}");
+}
+
+// Under load etcd is killed and its disk is gone; of its backups there are the full in the vault and the spool on this
+// machine. What clients were told to be written is back, but for the last second at most.
+#[tokio::test(flavor = "multi_thread")]
+#[allow(clippy::print_stdout)] // the figures
+async fn what_a_killed_etcd_acknowledged_is_back() {
+    const CLIENTS: usize = 4;
+    let world = tokio::task::block_in_place(backed_up);
+    let following = world.follow(64 << 10);
+    let mut health = following.health.clone();
+    let known = health.wait_for(|health| health.following.is_some());
+    tokio::time::timeout(Duration::from_secs(30), known).await.unwrap().unwrap();
+    let World { dir, member, signer, recipient, full, segments } = world;
+    let Member { etcd, url: endpoint, _process } = member;
+    let (ctl, until) = (etcd.etcdctl.clone(), Instant::now() + Duration::from_secs(8));
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|client| {
+            let (ctl, endpoint) = (ctl.clone(), endpoint.clone());
+            std::thread::spawn(move || {
+                let mut acknowledged: Vec<(i64, String)> = Vec::new();
+                for i in 0.. {
+                    let key = format!("/load/{client}/{i}");
+                    let put = ["--endpoints", &endpoint, "--command-timeout=1s", "put", &key, "x"];
+                    let done = Command::new(&ctl).args(put).output().unwrap().status.success();
+                    if !done || Instant::now() > until + Duration::from_secs(5) {
+                        break;
+                    }
+                    acknowledged.push((jiff::Timestamp::now().as_millisecond(), key));
+                }
+                acknowledged
+            })
+        })
+        .collect();
+    tokio::time::sleep_until(until.into()).await;
+    let killed_ms = jiff::Timestamp::now().as_millisecond();
+    drop(_process);
+    // the agent's machine goes with it: it gets no chance to end its segment in peace
+    following.task.abort();
+    std::fs::remove_dir_all(dir.path().join("etcd")).unwrap();
+    let acknowledged: Vec<(i64, String)> =
+        clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
+    let member = Member { etcd, url: endpoint, _process: Running(Command::new("true").spawn().unwrap()) };
+    let world = World { dir, member, signer, recipient, full, segments };
+
+    let scratch = world.path("scratch");
+    let spool = world.path("spool");
+    let exported = world
+        .from(&["snapshot", "export"], &["--prefix", "/load/", "--spool", &spool, "--scratch", &scratch]);
+    assert!(exported.status.success(), "{}", String::from_utf8_lossy(&exported.stderr));
+    let back: std::collections::BTreeSet<String> = String::from_utf8(exported.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["key"].as_str().unwrap().to_owned())
+        .collect();
+    let lost: Vec<i64> = acknowledged
+        .iter()
+        .filter(|(_, key)| !back.contains(key))
+        .map(|(at_ms, _)| killed_ms - at_ms)
+        .collect();
+    println!(
+        "{} writes acknowledged, {} lost, the oldest {:?} ms before the kill",
+        acknowledged.len(),
+        lost.len(),
+        lost.iter().max()
+    );
+    assert!(acknowledged.len() > 100, "{} writes are no load", acknowledged.len());
+    assert!(lost.iter().all(|age_ms| *age_ms <= 1000), "{lost:?}");
 }

@@ -24,10 +24,16 @@ pub(super) struct Made {
 }
 
 pub(super) fn run(args: &Plan, output: &Output) -> Result<Exit, Failure> {
+    let run_id = new_run();
+    let point = point_file(&args.hosts, &run_id);
     let made = connect::runtime()?.block_on(async {
         let world = connect::world(&args.hosts).await?;
-        make(&world, &args.hosts, &args.restore, new_run(), output).await
+        make(&world, &args.hosts, &args.restore, run_id, output).await
     })?;
+    if !matches!(made.outcome, PlanOutcome::Plan(_)) {
+        // nobody will apply it: the file, if one was made, holds every secret of the cluster
+        let _ = std::fs::remove_file(point);
+    }
     show(&made.outcome, output)
 }
 

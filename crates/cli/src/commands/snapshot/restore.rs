@@ -42,7 +42,7 @@ enum Source {
     /// A full backup and the stream behind it, out of a vault.
     Vault(Box<Fetched>),
     /// The snapshot file of a point in a vault: a dry run looks into it, and it goes away with its folder.
-    Point { snapshot: SnapshotFile, file: Utf8PathBuf, _folder: tempfile::TempDir },
+    Point { snapshot: SnapshotFile, made: from::Made, _folder: tempfile::TempDir },
 }
 
 impl Source {
@@ -62,8 +62,9 @@ impl Source {
         let folder = from::private_folder(beside)?;
         let file = Utf8PathBuf::try_from(folder.path().join("point.db"))
             .doing(|| format!("{beside} is not UTF-8"))?;
-        runtime.block_on(from::make(&args.from, file.clone(), output))?;
-        Ok(Self::Point { snapshot: open(&file, false)?, file, _folder: folder })
+        let made = runtime.block_on(from::make(&args.from, file, output))?;
+        let made = made.ok_or_else(|| Failure::usage("give a snapshot file, or --from URL"))?;
+        Ok(Self::Point { snapshot: open(&made.file, false)?, made, _folder: folder })
     }
 
     fn snapshot(&self) -> &SnapshotFile {
@@ -75,8 +76,16 @@ impl Source {
 
     fn path(&self) -> &Utf8Path {
         match self {
-            Self::File(_, path) | Self::Point { file: path, .. } => path,
+            Self::File(_, path) => path,
+            Self::Point { made, .. } => &made.file,
             Self::Vault(fetched) => Utf8Path::from_path(fetched.base.path()).unwrap_or(Utf8Path::new("")),
+        }
+    }
+
+    fn made(&self) -> Option<&from::Made> {
+        match self {
+            Self::Point { made, .. } => Some(made),
+            _ => None,
         }
     }
 
@@ -119,6 +128,7 @@ pub(super) fn run(args: &SnapshotRestore, output: &Output) -> Result<Exit, Failu
             verified.revision + i64::try_from(args.bump_revision.unwrap_or(0)).unwrap_or(i64::MAX);
         report.compact_revision = verified.compact_revision;
         report.live_keys = verified.live_keys;
+        report.point = source.made().map(|made| made.point.clone());
     } else {
         write(args, &cluster, &source, &data_dir, &mut report, output)?;
     }
