@@ -2,7 +2,7 @@
 //! the point before, out of the vault; what can't be had is refused, and nothing is done where nothing was asked for.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
-use scenarios::{Cluster, STOP_ALL, verified};
+use scenarios::{Cluster, STOP_ALL, THREE, verified};
 use serde_json::Value;
 use std::process::Command;
 use testbed::components::age;
@@ -20,8 +20,8 @@ struct Backed {
 }
 
 impl Backed {
-    fn new() -> Self {
-        let cluster = Cluster::load(Kind::Kubeadm1).unwrap();
+    fn new(kind: Kind) -> Self {
+        let cluster = Cluster::load(kind).unwrap();
         let (dir, age) = (tempfile::tempdir().unwrap(), age().unwrap());
         let file = dir.path().join("identity.txt");
         let made = Command::new(age.path("age-keygen")).arg("-o").arg(&file).output().unwrap();
@@ -81,7 +81,7 @@ impl Backed {
 // the revision above all that clients have seen.
 #[test]
 fn a_namespace_deleted_by_mistake() {
-    let backed = Backed::new();
+    let backed = Backed::new(Kind::Kubeadm1);
     let good = backed.take();
     backed.cluster.mark("after-the-backup").unwrap();
     backed.kubectl(&["delete", "namespace", "shop", "--wait=true"]);
@@ -119,11 +119,29 @@ fn a_namespace_deleted_by_mistake() {
 // All data is gone: the vault is a source like any other, taken because it is the newest.
 #[test]
 fn everything_is_gone_but_the_vault() {
-    let backed = Backed::new();
+    let backed = Backed::new(Kind::Kubeadm1);
     backed.take();
     backed.cluster.fault("cp1", &format!("{STOP_ALL}; rm -rf /var/lib/etcd/member")).unwrap();
     let called = backed.from("recover", &["--yes", "-o", "json"]).expect(0).unwrap();
     verified(&called).unwrap();
+    backed.cluster.assert_works("after").unwrap();
+    backed.assert_shop_is_back();
+}
+
+// Three healthy members go back together, from outside: all that is newer is saved first, none of them leads the others on.
+#[test]
+fn three_members_go_back() {
+    let backed = Backed::new(Kind::Kubeadm3);
+    let good = backed.take();
+    backed.kubectl(&["delete", "namespace", "shop", "--wait=true"]);
+    let host = backed.cluster.set.host("cp1").unwrap();
+    let (vault, identity) = (host.path(VAULT), host.path(IDENTITY));
+    let to = good.to_string();
+    let from =
+        ["--from", vault.as_str(), "--identity", identity.as_str(), "--trusted-signer", &backed.signer];
+    let args = [&from[..], &["--to", &to]].concat();
+    let report = backed.cluster.recover_from_outside(&THREE, &args).unwrap();
+    assert_eq!(report["rpo"]["restoredRevision"], Value::from(good), "{report}");
     backed.cluster.assert_works("after").unwrap();
     backed.assert_shop_is_back();
 }
