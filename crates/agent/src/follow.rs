@@ -1,7 +1,7 @@
 //! Following: one watch of all keys, at whichever member serves, from the last revision on that was received.
 
 use camino::Utf8PathBuf;
-use etcd_disk::segment::{GapCause, GapSeen, LeaseSeen, Origin};
+use etcd_disk::segment::{GapCause, GapSeen, Origin};
 use rekindle_model::etcd::EtcdEndpoint;
 use rekindle_world::etcd_client::{MemberClient, Watch, WatchContent, WatchMessage};
 use std::collections::HashSet;
@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::found::Found;
 use crate::health::Health;
+use crate::leases;
 use crate::order::{Order, Row};
 use crate::probe::Probe;
 use crate::sink::{self, Command, Cut, Told};
@@ -34,8 +36,6 @@ const PROGRESS: Duration = Duration::from_millis(500);
 /// thousands of keys takes long to cut into fragments, and a long backlog of large values needs them.
 const PATIENCE: Duration = Duration::from_millis(1500);
 const PATIENCE_DOUBLED_MAX: u32 = 6;
-/// Longest wait for a member's status before it is followed.
-const STATUS: Duration = Duration::from_secs(2);
 
 /// What to follow, and where to.
 #[derive(Debug, Clone)]
@@ -113,7 +113,7 @@ pub async fn follow(
     let (leases, lease_queue) = mpsc::channel(LEASE_QUEUE);
     // ends with this function, however that ends
     let mut helpers = JoinSet::new();
-    helpers.spawn(ask_for_leases(lease_queue, followed_seen.clone(), commands.clone()));
+    helpers.spawn(leases::ask(lease_queue, followed_seen.clone(), commands.clone()));
     let probe = Probe {
         endpoints: config.endpoints.clone(),
         root: config.root.clone(),
@@ -151,62 +151,6 @@ pub async fn follow(
         Err(written) => written,
     };
     written.map_err(|_| Error::Sink)?
-}
-
-/// What is known of the cluster.
-struct Found {
-    cluster_id: Option<u64>,
-    last: Option<i64>,
-    /// The endpoint to be tried first.
-    next: usize,
-}
-
-impl Found {
-    /// A member that can be followed; the endpoints in turn.
-    async fn member(
-        &mut self,
-        config: &FollowConfig,
-        health: &watch::Sender<Health>,
-    ) -> Option<(Arc<MemberClient>, String)> {
-        for _ in &config.endpoints {
-            let endpoint = config.endpoints.get(self.next % config.endpoints.len())?;
-            self.next += 1;
-            let tried = tokio::time::timeout(STATUS, self.try_member(config, endpoint)).await;
-            match tried.unwrap_or_else(|_| Err("no status in time".to_owned())) {
-                Ok(client) => return Some((client, endpoint.url.clone())),
-                Err(why) => health.send_modify(|health| {
-                    health.following = None;
-                    if let Some(member) = health.members.iter_mut().find(|m| m.url == endpoint.url) {
-                        member.state = Err(why);
-                    }
-                }),
-            }
-        }
-        None
-    }
-
-    async fn try_member(
-        &mut self,
-        config: &FollowConfig,
-        endpoint: &EtcdEndpoint,
-    ) -> Result<Arc<MemberClient>, String> {
-        let client = MemberClient::open(endpoint, &config.root).await.map_err(|fault| fault.what)?;
-        let status = client.status().await.map_err(|fault| fault.what)?;
-        let id = status.cluster_id.0;
-        if let Some(known) = self.cluster_id.filter(|known| *known != id) {
-            return Err(format!("it is of the cluster {id:x}, not {known:x}"));
-        }
-        if status.is_learner || status.leader.0 == 0 {
-            return Err("it is a learner, or has no leader".to_owned());
-        }
-        // one that came back empty, or from an old copy, or is behind: what it will write at these revisions is not ours
-        if let Some(last) = self.last.filter(|last| status.revision < *last) {
-            return Err(format!("its revision {} is below {last}, which is durable here", status.revision));
-        }
-        self.cluster_id = Some(id);
-        self.last.get_or_insert(status.revision);
-        Ok(Arc::new(client))
-    }
 }
 
 /// Why a member was left.
@@ -405,30 +349,5 @@ impl Follower {
             self.leases_known.clear();
         }
         self.leases_known.insert(id);
-    }
-}
-
-/// Asks the member that is followed for each lease, until one answers.
-async fn ask_for_leases(
-    mut ids: mpsc::Receiver<i64>,
-    followed: watch::Receiver<Option<Arc<MemberClient>>>,
-    commands: mpsc::Sender<Command>,
-) {
-    while let Some(id) = ids.recv().await {
-        let told = loop {
-            let client = followed.borrow().clone();
-            if let Some(client) = client
-                && let Ok(told) = client.lease(id).await
-            {
-                break told;
-            }
-            tokio::time::sleep(RETRY).await;
-        };
-        let gone = told.remaining_s < 0;
-        let granted_ttl_s = if gone { 0 } else { told.granted_s };
-        let lease = LeaseSeen { at_ms: now_ms(), id, granted_ttl_s, remaining_s: told.remaining_s.max(-1) };
-        if commands.send(Command::Lease(lease)).await.is_err() {
-            return;
-        }
     }
 }

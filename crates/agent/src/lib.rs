@@ -16,7 +16,9 @@
 //! ```
 
 pub mod follow;
+mod found;
 pub mod health;
+mod leases;
 mod order;
 mod probe;
 mod sink;
