@@ -59,6 +59,8 @@ pub(crate) enum Verb {
     Snapshot(Snapshot),
     /// Take, list, verify and prune backups in a vault.
     Backup(crate::commands::backup::Backup),
+    /// Protect a cluster continuously: every change into a vault within seconds, and a full backup every interval.
+    Agent(Agent),
     /// Print a shell completion script.
     Completion {
         /// Shell.
@@ -100,6 +102,8 @@ pub(crate) enum Kind {
     BackupPrune,
     /// What `backup find` prints.
     BackupFind,
+    /// The configuration file of `agent`.
+    AgentConfig,
 }
 
 /// How hosts are reached.
@@ -320,6 +324,17 @@ pub(crate) struct SnapshotSave {
     pub(crate) file: Utf8PathBuf,
     #[command(flatten)]
     pub(crate) etcd: EtcdFlags,
+}
+
+/// `rekindle agent`
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Agent {
+    /// The configuration, YAML; `rekindle schema AgentConfig` prints its schema.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Utf8PathBuf,
+    /// Only say whether the configuration is good, with all files that it names.
+    #[arg(long)]
+    pub(crate) check_config: bool,
 }
 
 /// Which etcd is asked.

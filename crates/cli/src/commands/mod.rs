@@ -1,5 +1,6 @@
 //! One file a verb. Each takes its arguments, calls the libraries, renders, and says the exit code.
 
+mod agent;
 mod apply;
 pub(crate) mod backup;
 mod check;
@@ -25,6 +26,7 @@ pub(crate) fn run(args: Args, output: &Output) -> Result<Exit, Failure> {
         Verb::Runs(args) => runs::run(&args, output),
         Verb::Snapshot(args) => snapshot::run(args, output),
         Verb::Backup(args) => backup::run(args, output),
+        Verb::Agent(args) => agent::run(&args, output),
         Verb::Completion { shell } => misc::completion(shell, output),
         Verb::Man => misc::man(output),
         Verb::Schema { kind } => misc::schema(kind, output),

@@ -7,7 +7,7 @@ mod init;
 mod list;
 mod prune;
 mod report;
-mod take;
+pub(super) mod take;
 mod verify;
 
 pub(crate) use args::{Backup, Read};
@@ -87,7 +87,7 @@ fn cluster_name(name: &str) -> Result<ClusterName, Failure> {
     ClusterName::new(name).map_err(|error| Failure::usage(error.to_string()))
 }
 
-fn signing_key(path: &Utf8Path) -> Result<SigningKey, Failure> {
+pub(super) fn signing_key(path: &Utf8Path) -> Result<SigningKey, Failure> {
     SigningKey::read(path.as_std_path()).map_err(|error| {
         Failure::new("there is no key to sign with")
             .because(error)
@@ -114,14 +114,14 @@ pub(super) fn passphrase(path: &Utf8Path) -> Result<Redacted<String>, Failure> {
 }
 
 /// A folder of one's own in `parent`, which is made where it is missing; gone again when dropped.
-fn scratch(parent: &Utf8Path) -> Result<tempfile::TempDir, Failure> {
+pub(super) fn scratch(parent: &Utf8Path) -> Result<tempfile::TempDir, Failure> {
     std::fs::create_dir_all(parent).doing(|| format!("cannot make {parent}"))?;
     let folder = tempfile::Builder::new().prefix(".rekindle-backup-").tempdir_in(parent);
     folder.doing(|| format!("cannot make a folder in {parent}"))
 }
 
 /// This host, as part of the names of what it writes.
-fn writer_name() -> Result<WriterName, Failure> {
+pub(super) fn writer_name() -> Result<WriterName, Failure> {
     let host = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-');
     let name: String = host.chars().map(|c| if fits(c) { c } else { '-' }).take(64).collect();

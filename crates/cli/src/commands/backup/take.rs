@@ -1,4 +1,5 @@
 //! `rekindle backup run`: a snapshot as `snapshot save` takes it (verified, compared with the member), then into the vault.
+//! The agent takes its fulls through [`take`] and [`put`], too.
 
 use super::args::Run;
 use super::report::BackupReport;
@@ -11,15 +12,27 @@ use crate::output::Output;
 use camino::{Utf8Path, Utf8PathBuf};
 use etcd_disk::snapshot::{SnapshotFile, TrailerPolicy, Verified};
 use rekindle_model::etcd::{EtcdEndpoint, EtcdStatus};
-use rekindle_vault::manifest::ClusterIdentity;
-use rekindle_vault::{ClusterName, FullMeta, Vault};
+use rekindle_vault::manifest::{ClusterIdentity, TimelineRef};
+use rekindle_vault::{ClusterName, FullMeta, History, Manifest, Vault, Writer};
 use rekindle_world::Host;
 
-/// A snapshot taken, and of whom.
-struct Taken {
+/// A verified snapshot in a local file, and whose it is.
+pub(in crate::commands) struct Taken {
+    /// Of whom, as of just before.
     status: EtcdStatus,
-    taken_ms: i64,
+    /// The cluster.
+    pub(in crate::commands) identity: ClusterIdentity,
+    /// When it was begun to be taken, milliseconds since the Unix epoch.
+    pub(in crate::commands) taken_ms: i64,
+    endpoint: EtcdEndpoint,
     verified: Verified,
+}
+
+impl Taken {
+    /// The revision it is of.
+    pub(in crate::commands) fn revision(&self) -> i64 {
+        self.verified.revision
+    }
 }
 
 pub(super) async fn run(args: &Run, output: &Output) -> Result<Exit, Failure> {
@@ -34,40 +47,56 @@ pub(super) async fn run(args: &Run, output: &Output) -> Result<Exit, Failure> {
     let host = connect::local("/".into());
     let endpoints = save::endpoints(&args.etcd, &*host).await?;
     let taken = take(&endpoints, &*host, &file, output).await?;
-    let identity = ClusterIdentity {
-        kube_system_uid: kube_system_uid(&file, output)?,
-        etcd_cluster_id: Some(taken.status.cluster_id),
-    };
     let cluster = match named {
         Some(cluster) => cluster,
-        None => own_name(&identity)?,
+        None => own_name(&taken.identity)?,
     };
     let into = || format!("cannot put the backup into {}", store.url());
     let vault = Vault::new(&store, cluster, &[key.signer()]).doing(into)?;
     let writer = vault.writer(writer_name()?, key, recipients).await.doing(into)?;
     let (history, _) = vault.history().await.doing(into)?;
-    if let Some(other) = history.other_cluster(&identity) {
-        let name = vault.cluster();
-        return Err(Failure::refused(format!("{name} in {} is another cluster", store.url()))
-            .because(format!("its namespace kube-system has the UID {other}"))
-            .hint("give this cluster a name of its own with --cluster"));
-    }
-    let meta = FullMeta {
-        timeline: history.timeline_for(&identity, taken.verified.revision),
-        identity,
-        taken_ms: taken.taken_ms,
-        etcd_version: Some(taken.status.version),
-        samples: Vec::new(),
-        verified: taken.verified,
-    };
-    let manifest = writer.put_full(file.as_std_path(), meta).await.doing(into)?;
+    same_cluster(&history, &taken.identity, store.url())?;
+    // an agent may have stored younger revisions than the snapshot's while that was taken
+    let now = host.etcd_status(&taken.endpoint).await.map_or(0, |status| status.revision);
+    let timeline = history.timeline_for(&taken.identity, now.max(taken.verified.revision));
+    let manifest = put(&writer, &file, taken, timeline).await.doing(into)?;
     let report = BackupReport::new(store.url(), manifest);
     output.document(&report, |_| report.table())?;
     Ok(Exit::Ok)
 }
 
+/// Refuses to mix two clusters in one folder of a vault.
+pub(in crate::commands) fn same_cluster(
+    history: &History,
+    identity: &ClusterIdentity,
+    url: &str,
+) -> Result<(), Failure> {
+    let Some(other) = history.other_cluster(identity) else { return Ok(()) };
+    Err(Failure::refused(format!("{} in {url} is another cluster", history.cluster))
+        .because(format!("its namespace kube-system has the UID {other}"))
+        .hint("give this cluster a name of its own"))
+}
+
+/// Puts a snapshot into the vault.
+pub(in crate::commands) async fn put(
+    writer: &Writer,
+    file: &Utf8Path,
+    taken: Taken,
+    timeline: TimelineRef,
+) -> rekindle_vault::Result<Manifest> {
+    let meta = FullMeta {
+        timeline,
+        identity: taken.identity,
+        taken_ms: taken.taken_ms,
+        etcd_version: Some(taken.status.version),
+        samples: Vec::new(),
+        verified: taken.verified,
+    };
+    writer.put_full(file.as_std_path(), meta).await
+}
+
 /// The first endpoint that gives a sound snapshot.
-async fn take(
+pub(in crate::commands) async fn take(
     endpoints: &[EtcdEndpoint],
     host: &dyn Host,
     file: &Utf8Path,
@@ -80,7 +109,11 @@ async fn take(
             let status = host.etcd_status(endpoint).await;
             let status = status.doing(|| format!("{} does not answer", endpoint.url))?;
             let verified = save::save_from(endpoint, host, file, output).await?;
-            Ok(Taken { status, taken_ms, verified })
+            let identity = ClusterIdentity {
+                kube_system_uid: kube_system_uid(file, output)?,
+                etcd_cluster_id: Some(status.cluster_id),
+            };
+            Ok(Taken { status, identity, endpoint: endpoint.clone(), taken_ms, verified })
         };
         match taken.await {
             Ok(taken) => return Ok(taken),

@@ -1,0 +1,327 @@
+//! The story: an agent protects a real etcd under writes. The vault's folder goes away for some seconds, the agent is killed
+//! meanwhile and started again. Nothing is lost: when the vault is back all follows within seconds, without a gap, and a
+//! revision of before, of within and of after the outage comes back as etcd answered then. SIGTERM leaves nothing behind.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+use serde_json::Value;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use testbed::components::{Etcd, age, etcd_line};
+
+/// Ends with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn url() -> String {
+    format!("http://127.0.0.1:{}", port())
+}
+
+fn wait_for(what: &str, mut done: impl FnMut() -> bool) -> Duration {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(60), "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    start.elapsed()
+}
+
+struct Member {
+    etcd: Etcd,
+    url: String,
+    _process: Running,
+}
+
+impl Member {
+    fn boot(data: &Path, peer: &str) -> Self {
+        let (etcd, url) = (etcd_line("3.6").unwrap(), url());
+        let process = Command::new(&etcd.etcd)
+            .args(["--data-dir", data.to_str().unwrap(), "--log-level", "error"])
+            .args(["--listen-client-urls", &url, "--advertise-client-urls", &url])
+            .args(["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer])
+            .args(["--initial-cluster", &format!("default={peer}")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let member = Self { etcd, url, _process: Running(process) };
+        wait_for("etcd does not answer", || member.try_ctl(&["endpoint", "health"]).is_some());
+        member
+    }
+
+    fn try_ctl(&self, args: &[&str]) -> Option<String> {
+        let ctl =
+            Command::new(&self.etcd.etcdctl).args(["--endpoints", &self.url]).args(args).output().unwrap();
+        ctl.status.success().then(|| String::from_utf8(ctl.stdout).unwrap())
+    }
+
+    /// What the member answers now; only whoever writes may ask.
+    fn now(&self) -> Then {
+        let hash = self.try_ctl(&["endpoint", "hashkv", "-w", "json"]).unwrap();
+        let hash: Value = serde_json::from_str(&hash).unwrap();
+        Then {
+            revision: hash[0]["HashKV"]["hash_revision"].as_i64().unwrap(),
+            hash: hash[0]["HashKV"]["hash"].as_u64().unwrap(),
+            keys: self.try_ctl(&["get", "", "--prefix"]).unwrap(),
+        }
+    }
+}
+
+/// What a member answered.
+#[derive(Debug, PartialEq)]
+struct Then {
+    revision: i64,
+    hash: u64,
+    keys: String,
+}
+
+/// Writes, overwrites and deletes until told to stop, and notes now and then what etcd answers.
+fn work(member: &Member, stop: &AtomicBool, thens: &Mutex<Vec<Then>>) {
+    for i in 0.. {
+        let key = format!("/registry/configmaps/ns/c{}", i % 40);
+        if i % 11 == 10 {
+            member.try_ctl(&["del", &key]).unwrap();
+        } else {
+            member.try_ctl(&["put", &key, &format!("{i} ").repeat(100)]).unwrap();
+        }
+        let last = stop.load(Ordering::Relaxed);
+        if i % 7 == 0 || last {
+            thens.lock().unwrap().push(member.now());
+        }
+        if last {
+            return;
+        }
+    }
+}
+
+fn rekindle(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_rekindle")).args(args).stdin(Stdio::null()).output().unwrap()
+}
+
+fn json(args: &[&str]) -> Value {
+    let output = rekindle(&[args, &["-o", "json"]].concat());
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// A vault, its keys, and a configuration that names them.
+struct Site {
+    dir: tempfile::TempDir,
+    signer: String,
+    port: u16,
+}
+
+impl Site {
+    fn new(etcd: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+        let (keygen, identity) = (age().unwrap().path("age-keygen"), path("identity.txt"));
+        assert!(Command::new(&keygen).args(["-o", &identity]).output().unwrap().status.success());
+        let public = Command::new(&keygen).args(["-y", &identity]).output().unwrap();
+        let recipient = String::from_utf8(public.stdout).unwrap().trim().to_owned();
+        std::fs::create_dir(path("vault")).unwrap();
+        let (vault, key) = (path("vault"), path("sign.key"));
+        let keys = ["--vault", &vault, "--signing-key", &key, "--recipient", &recipient];
+        let made = json(&[&["backup", "init", "--identity", &identity], &keys[..]].concat());
+        let port = port();
+        let config = format!(
+            "vault: {vault}\ncluster: prod\nsigningKey: {key}\nrecipients: [{recipient}]\n\
+             etcd: {{endpoints: ['{etcd}']}}\nstateDir: {}\nsegmentAgeMs: 1000\nlisten: 127.0.0.1:{port}\n",
+            path("state")
+        );
+        std::fs::write(path("agent.yaml"), config).unwrap();
+        Self { signer: made["signer"].as_str().unwrap().to_owned(), dir, port }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn agent(&self) -> Running {
+        let log = std::fs::File::options().append(true).create(true).open(self.path("agent.log")).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_rekindle"))
+            .args(["agent", "--config", &self.path("agent.yaml")])
+            .stdin(Stdio::null())
+            .stderr(log)
+            .spawn();
+        Running(child.unwrap())
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.path("agent.log")).unwrap_or_default()
+    }
+
+    fn get(&self, path: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer)
+    }
+
+    fn is_healthy(&self) -> bool {
+        self.get("/healthz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200 "))
+    }
+
+    fn metric(&self, name: &str) -> Option<f64> {
+        let answer = self.get("/metrics")?;
+        let line = answer.lines().find_map(|line| line.strip_prefix(&format!("rekindle_agent_{name} ")))?;
+        line.parse().ok()
+    }
+}
+
+#[test]
+fn nothing_is_lost() {
+    let etcd = tempfile::tempdir().unwrap();
+    let member = Arc::new(Member::boot(&etcd.path().join("data"), &url()));
+    let site = Site::new(&member.url);
+    let good = rekindle(&["agent", "--check-config", "--config", &site.path("agent.yaml")]);
+    assert!(good.status.success(), "{}", String::from_utf8_lossy(&good.stderr));
+
+    let (stop, thens) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+    let writing = {
+        let (member, stop, thens) = (member.clone(), stop.clone(), thens.clone());
+        std::thread::spawn(move || work(&member, &stop, &thens))
+    };
+    let mut agent = site.agent();
+    wait_for("the agent is not healthy", || site.is_healthy());
+    let rpo = site.metric("rpo_seconds").unwrap();
+    assert!(rpo < 2.0, "{rpo}");
+    wait_for("no segment is stored", || site.metric("segments_stored_total") > Some(1.0));
+    let newest = || thens.lock().unwrap().last().map_or(0, |then| then.revision);
+    let before = newest();
+
+    // the vault's disk goes away
+    let (vault, aside) = (site.path("vault"), site.path("vault-aside"));
+    std::fs::rename(&vault, &aside).unwrap();
+    std::fs::write(&vault, "no folder").unwrap();
+    wait_for("the outage is not told", || site.metric("store_errors_total") > Some(1.0));
+    assert!(site.get("/metrics").unwrap().contains("rekindle_agent_last_error_info{error=\""));
+    agent.0.kill().unwrap();
+    agent.0.wait().unwrap();
+    std::thread::sleep(Duration::from_millis(700));
+    agent = site.agent();
+    wait_for("it does not follow without the vault", || {
+        site.metric("durable_revision") >= Some(newest() as f64)
+            && site.metric("store_errors_total") > Some(0.0)
+    });
+    std::thread::sleep(Duration::from_secs(2));
+    let (within, stored) = (newest(), site.metric("stored_revision").unwrap());
+    assert!(stored < within as f64, "{stored} {within}");
+    std::fs::remove_file(&vault).unwrap();
+    std::fs::rename(&aside, &vault).unwrap();
+
+    let back =
+        wait_for("what was spooled is not stored", || site.metric("stored_revision") >= Some(within as f64));
+    std::thread::sleep(Duration::from_secs(2));
+    stop.store(true, Ordering::Relaxed);
+    writing.join().unwrap();
+    let last = newest();
+    let late =
+        wait_for("the last write is not stored", || site.metric("stored_revision") >= Some(last as f64));
+    println!(
+        "stored {} ms after the vault was back; the last write {} ms after it",
+        back.as_millis(),
+        late.as_millis()
+    );
+    assert!(late < Duration::from_secs(5), "{late:?}");
+
+    // a last write that only the end of the agent brings into the vault
+    member.try_ctl(&["put", "/registry/configmaps/ns/end", "end"]).unwrap();
+    let end = member.now();
+    wait_for("the last write is not durable", || {
+        site.metric("durable_revision") >= Some(end.revision as f64)
+    });
+    let pid = agent.0.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert!(agent.0.wait().unwrap().success(), "{}", site.log());
+    let left = std::fs::read_dir(site.path("state/spool")).unwrap();
+    let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["lock"], "{}", site.log());
+
+    let (identity, mut points) = (site.path("identity.txt"), thens.lock().unwrap());
+    points.push(end);
+    let list = json(&["backup", "list", "--vault", &vault, "--signer", &site.signer]);
+    let timelines = list["timelines"].as_array().unwrap();
+    assert_eq!((timelines.len(), &timelines[0]["gaps"]), (1, &serde_json::json!([])), "{list}");
+    let full = timelines[0]["fulls"][0]["revision"].as_i64().unwrap();
+    let random = |range: std::ops::Range<i64>| {
+        let found: Vec<&Then> = points.iter().filter(|then| range.contains(&then.revision)).collect();
+        found[uuid::Uuid::now_v7().as_bytes()[15] as usize % found.len()]
+    };
+    let (outage, after) = (random(before + 1..within), random(within + 1..last));
+    for then in [random(full..before + 1), outage, after, points.last().unwrap()] {
+        let (data, peer) = (site.path(&format!("restored-{}", then.revision)), url());
+        let (cluster, to) = (format!("default={peer}"), then.revision.to_string());
+        let report = json(&[
+            "snapshot",
+            "restore",
+            "--from",
+            &vault,
+            "--identity",
+            &identity,
+            "--trusted-signer",
+            &site.signer,
+            "--to",
+            &to,
+            "--data-dir",
+            &data,
+            "--initial-cluster",
+            &cluster,
+            "--initial-advertise-peer-urls",
+            &peer,
+        ]);
+        assert_eq!(
+            (&report["revision"], &report["hashKv"]["hash"]),
+            (&then.revision.into(), &then.hash.into())
+        );
+        assert_eq!(Member::boot(Path::new(&data), &peer).now(), *then);
+    }
+}
+
+// A setting with a typo, and a key that is not there, are told before anything is followed.
+#[test]
+fn what_is_wrong_is_told() {
+    let site = Site::new("http://127.0.0.1:1");
+    let config = site.path("agent.yaml");
+    let good = std::fs::read_to_string(&config).unwrap();
+    for (wrong, told) in [("segmentAge: 1\n", "segmentAge"), ("trustedSigners: [x]\n", "signer")] {
+        std::fs::write(&config, format!("{good}{wrong}")).unwrap();
+        let output = rekindle(&["agent", "--check-config", "--config", &config]);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && text.contains(told), "{text}");
+    }
+    std::fs::write(&config, good.replace("sign.key", "no.key")).unwrap();
+    let output = rekindle(&["agent", "--check-config", "--config", &config]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no.key"));
+    assert_eq!(output.status.code(), Some(1));
+}
+
+// systemd takes the unit as it is shipped, but for the program's place.
+#[test]
+fn the_unit_is_sound() {
+    assert!(testbed::needs::has("systemd-analyze"), "systemd-analyze is missing: apt-get install systemd");
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/rekindle-agent.service");
+    let dir = tempfile::tempdir().unwrap();
+    let copy = dir.path().join("rekindle-agent.service");
+    let text = std::fs::read_to_string(unit).unwrap();
+    std::fs::write(&copy, text.replace("/usr/local/bin/rekindle", env!("CARGO_BIN_EXE_rekindle"))).unwrap();
+    let verified = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&copy).output().unwrap();
+    let told = String::from_utf8_lossy(&verified.stderr);
+    assert!(verified.status.success() && !told.contains("rekindle-agent"), "{told}");
+}
