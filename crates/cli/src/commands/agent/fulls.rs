@@ -41,6 +41,7 @@ pub(super) async fn run(agent: Arc<Agent>) {
         }
         match full(&agent).await {
             Ok(last) => {
+                agent.succeeded();
                 agent.say(&format!("a full of revision {} is in the vault", last.revision));
                 (wait, gaps) = (RETRY, seen);
                 jitter_ms = self::jitter_ms(agent.settings.full_interval);

@@ -12,6 +12,8 @@ pub(super) struct Tally {
     /// Attempts to store, or to take a full, that failed.
     pub(super) errors: u64,
     pub(super) last_error: Option<String>,
+    /// Nothing was stored since.
+    pub(super) is_failing: bool,
     /// Segments stored.
     pub(super) segments: u64,
     pub(super) spool_bytes: u64,

@@ -4,7 +4,7 @@
 //! etcd ──▶ rekindle_agent::follow ──▶ spool/*.seg ──▶ ship.rs ──▶ vault/segment
 //!   └───── fulls.rs (the code of `backup run`) ─────────────────▶ vault/full
 //! ```
-//! `state.rs` remembers where the stream stands; `metrics.rs` and `serve.rs` say what could be lost now.
+//! `state.rs` remembers where the stream stands; `metrics.rs`, `serve.rs` and `tell.rs` say what could be lost now.
 
 mod config;
 mod fulls;
@@ -12,6 +12,7 @@ mod metrics;
 mod serve;
 mod ship;
 mod state;
+mod tell;
 
 pub(crate) use config::AgentConfig;
 
@@ -95,6 +96,7 @@ async fn serve(settings: Settings, output: &Output) -> Result<Exit, Failure> {
     let shipping = tokio::spawn(ship::run(agent.clone(), ended.clone()));
     let fulls = tokio::spawn(fulls::run(agent.clone()));
     let served = tokio::spawn(serve::run(listener, agent.clone()));
+    let telling = tokio::spawn(tell::run(agent.clone()));
     agent.say(&format!(
         "following into {}, metrics on http://{}/metrics",
         agent.settings.vault, agent.settings.listen
@@ -113,6 +115,7 @@ async fn serve(settings: Settings, output: &Output) -> Result<Exit, Failure> {
         agent.say("the vault takes too long: what is not stored stays in the spool for the next start");
     }
     served.abort();
+    telling.abort();
     followed.doing(|| "the change stream can't be followed".into())?;
     Ok(Exit::Ok)
 }
@@ -153,7 +156,7 @@ impl Agent {
         self.vault.get_or_try_init(reach).await
     }
 
-    /// A failure that is met again: counted, and said.
+    /// A failure of what is tried again: counted, and said once.
     fn failed(&self, failure: &Failure) {
         let mut text = failure.to_string();
         let mut next = std::error::Error::source(failure);
@@ -163,9 +166,17 @@ impl Agent {
         }
         let mut tally = self.tally();
         tally.errors += 1;
-        if tally.last_error.as_ref().is_none_or(|last| *last != text) {
+        let known = tally.is_failing && tally.last_error.as_ref() == Some(&text);
+        if !known {
             self.say(&format!("error: {text}"));
-            tally.last_error = Some(text);
+        }
+        (tally.is_failing, tally.last_error) = (true, Some(text));
+    }
+
+    /// Something was stored.
+    fn succeeded(&self) {
+        if std::mem::take(&mut self.tally().is_failing) {
+            self.say("the vault takes backups again");
         }
     }
 }

@@ -72,6 +72,7 @@ async fn store(agent: &Agent, path: &Utf8Path) -> Result<(), Failure> {
         let meta = meta(agent, &facts, first_ms, last_ms)?;
         let put = writer.put_segment(PartSource::File(facts.path.clone()), meta).await;
         put.doing(|| format!("cannot put {path} into {}", agent.settings.vault))?;
+        agent.succeeded();
         agent.tally().segments += 1;
         if agent.state().timeline_id()? == facts.header.origin.timeline {
             let last = Some(facts.last_revision);
