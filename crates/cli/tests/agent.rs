@@ -11,7 +11,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use testbed::components::{Etcd, age, etcd_line};
+use testbed::components::{Etcd, age, etcd_line, versitygw};
 
 /// Ends with the test.
 struct Running(Child);
@@ -122,23 +122,35 @@ fn json(args: &[&str]) -> Value {
 /// A vault, its keys, and a configuration that names them.
 struct Site {
     dir: tempfile::TempDir,
+    vault: String,
+    env: Vec<(&'static str, String)>,
     signer: String,
     recipient: String,
     port: u16,
 }
 
 impl Site {
+    /// Its vault is a folder.
     fn new(etcd: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let vault = dir.path().join("vault").to_str().unwrap().to_owned();
+        std::fs::create_dir(&vault).unwrap();
+        Self::over(dir, vault, Vec::new(), etcd)
+    }
+
+    fn over(dir: tempfile::TempDir, vault: String, env: Vec<(&'static str, String)>, etcd: &str) -> Self {
         let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
         let (keygen, identity) = (age().unwrap().path("age-keygen"), path("identity.txt"));
         assert!(Command::new(&keygen).args(["-o", &identity]).output().unwrap().status.success());
         let public = Command::new(&keygen).args(["-y", &identity]).output().unwrap();
         let recipient = String::from_utf8(public.stdout).unwrap().trim().to_owned();
-        std::fs::create_dir(path("vault")).unwrap();
-        let (vault, key) = (path("vault"), path("sign.key"));
+        let key = path("sign.key");
         let keys = ["--vault", &vault, "--signing-key", &key, "--recipient", &recipient];
-        let made = json(&[&["backup", "init", "--identity", &identity], &keys[..]].concat());
+        let init = [&["backup", "init", "--identity", &identity, "-o", "json"], &keys[..]].concat();
+        let made =
+            Command::new(env!("CARGO_BIN_EXE_rekindle")).args(init).envs(env.clone()).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let made: Value = serde_json::from_slice(&made.stdout).unwrap();
         let port = port();
         let config = format!(
             "vault: {vault}\ncluster: prod\nsigningKey: {key}\nrecipients: [{recipient}]\n\
@@ -146,7 +158,7 @@ impl Site {
             path("state")
         );
         std::fs::write(path("agent.yaml"), config).unwrap();
-        Self { signer: made["signer"].as_str().unwrap().to_owned(), recipient, dir, port }
+        Self { signer: made["signer"].as_str().unwrap().to_owned(), recipient, dir, vault, env, port }
     }
 
     fn path(&self, name: &str) -> String {
@@ -157,6 +169,7 @@ impl Site {
         let log = std::fs::File::options().append(true).create(true).open(self.path("agent.log")).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_rekindle"))
             .args(["agent", "--config", &self.path("agent.yaml")])
+            .envs(self.env.clone())
             .stdin(Stdio::null())
             .stderr(log)
             .spawn();
@@ -208,7 +221,7 @@ fn nothing_is_lost() {
     let before = newest();
 
     // the vault's disk goes away
-    let (vault, aside) = (site.path("vault"), site.path("vault-aside"));
+    let (vault, aside) = (site.vault.clone(), site.path("vault-aside"));
     std::fs::rename(&vault, &aside).unwrap();
     std::fs::write(&vault, "no folder").unwrap();
     wait_for("the outage is not told", || site.metric("store_errors_total") > Some(1.0));
@@ -304,6 +317,118 @@ fn nothing_is_lost() {
         );
         assert_eq!(Member::boot(Path::new(&data), &peer).now(), *then);
     }
+}
+
+// The same with a bucket of a real S3 server that is gone for some seconds: what was on its way is stored when it is back.
+#[test]
+fn a_bucket_that_goes_away() {
+    let etcd = tempfile::tempdir().unwrap();
+    let member = Arc::new(Member::boot(&etcd.path().join("data"), &url()));
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir(root.path().join("backups")).unwrap();
+    let port = port();
+    let gateway = || {
+        let child = Command::new(versitygw().unwrap().path("versitygw"))
+            .args(["--access", "test", "--secret", "test-secret", "--quiet"])
+            .args(["--port", &format!("127.0.0.1:{port}"), "posix", root.path().to_str().unwrap()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let running = Running(child.unwrap());
+        wait_for("the gateway does not answer", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        running
+    };
+    let first = gateway();
+    let env = [
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test-secret"),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_ENDPOINT", &format!("http://127.0.0.1:{port}")),
+        ("AWS_ALLOW_HTTP", "true"),
+    ];
+    let env = env.map(|(name, value)| (name, value.to_owned())).to_vec();
+    let site = Site::over(tempfile::tempdir().unwrap(), "s3://backups/k8s".into(), env, &member.url);
+    let (stop, thens) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+    let writing = {
+        let (member, stop, thens) = (member.clone(), stop.clone(), thens.clone());
+        std::thread::spawn(move || work(&member, &stop, &thens))
+    };
+    let mut agent = site.agent();
+    wait_for("no segment is stored", || site.metric("segments_stored_total") > Some(1.0));
+    drop(first);
+    std::thread::sleep(Duration::from_secs(12));
+    let rpo = site.metric("rpo_seconds").unwrap();
+    assert!(rpo < 2.0, "an outage of the vault slows the stream: {rpo}");
+    let waits = site.metric("durable_revision").unwrap();
+    assert!(site.metric("stored_revision").unwrap() < waits);
+    let _second = gateway();
+    let back = wait_for("what waited is not stored", || site.metric("stored_revision") >= Some(waits));
+    stop.store(true, Ordering::Relaxed);
+    writing.join().unwrap();
+    let last = thens.lock().unwrap().last().unwrap().revision;
+    let late =
+        wait_for("the last write is not stored", || site.metric("stored_revision") >= Some(last as f64));
+    println!(
+        "bucket: stored {} ms after it was back; the last write {} ms after it",
+        back.as_millis(),
+        late.as_millis()
+    );
+    assert!(Command::new("kill").args(["-TERM", &agent.0.id().to_string()]).status().unwrap().success());
+    assert!(agent.0.wait().unwrap().success(), "{}", site.log());
+    let list = Command::new(env!("CARGO_BIN_EXE_rekindle"))
+        .args(["backup", "list", "--vault", &site.vault, "--signer", &site.signer, "-o", "json"])
+        .envs(site.env.clone())
+        .output();
+    let list: Value = serde_json::from_slice(&list.unwrap().stdout).unwrap();
+    let timelines = list["timelines"].as_array().unwrap();
+    assert_eq!((timelines.len(), &timelines[0]["gaps"]), (1, &serde_json::json!([])), "{list}");
+    assert_eq!(timelines[0]["restorable"][0]["lastRevision"], last, "{list}");
+}
+
+// What etcd compacted while no agent ran is named, and a full follows it at once. Another etcd in its place is a timeline of
+// its own.
+#[test]
+fn what_is_missing_is_named() {
+    let etcd = tempfile::tempdir().unwrap();
+    let member = Member::boot(&etcd.path().join("data"), &url());
+    let site = Site::new(&member.url);
+    let put = |member: &Member, i: u32| member.try_ctl(&["put", &format!("k{i}"), "v"]).unwrap();
+    let list = || json(&["backup", "list", "--vault", &site.vault, "--signer", &site.signer]);
+    let end = |mut agent: Running| {
+        assert!(Command::new("kill").args(["-TERM", &agent.0.id().to_string()]).status().unwrap().success());
+        assert!(agent.0.wait().unwrap().success(), "{}", site.log());
+    };
+    put(&member, 0);
+    let agent = site.agent();
+    wait_for("the agent is not healthy", || site.is_healthy());
+    end(agent);
+    let before = member.now().revision;
+    (0..20).for_each(|i| drop(put(&member, i)));
+    let compacted = member.now().revision;
+    member.try_ctl(&["compaction", &compacted.to_string()]).unwrap();
+    put(&member, 99);
+    let agent = site.agent();
+    wait_for("the gap is not told", || site.metric("gaps_total") == Some(1.0));
+    let fulls = || list()["timelines"][0]["fulls"].as_array().map_or(0, Vec::len);
+    wait_for("no full follows the gap", || fulls() == 2);
+    end(agent);
+    let told = format!("error: revisions {} to {compacted} were compacted", before + 1);
+    assert!(site.log().contains(&told), "{}", site.log());
+    let timelines = list()["timelines"].clone();
+    assert_eq!(timelines[0]["gaps"][0]["firstRevision"], before + 1, "{timelines}");
+    assert_eq!(timelines[0]["gaps"].as_array().unwrap().len(), 1, "{timelines}");
+
+    let other = Member::boot(&etcd.path().join("other"), &url());
+    put(&other, 0);
+    let config = site.path("agent.yaml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace(&member.url, &other.url)).unwrap();
+    let agent = site.agent();
+    wait_for("the agent is not healthy", || site.is_healthy());
+    end(agent);
+    let timelines = list()["timelines"].clone();
+    let (first, second) = (&timelines[0]["id"], &timelines[1]);
+    assert_eq!((&second["parent"], second["fulls"].as_array().unwrap().len()), (first, 1), "{timelines}");
 }
 
 // A setting with a typo, and a key that is not there, are told before anything is followed.
