@@ -81,7 +81,7 @@ async fn serve(settings: Settings, output: &Output) -> Result<Exit, Failure> {
         spool: settings.spool(),
         timeline: state.timeline_id()?,
         cluster_id: state.identity.etcd_cluster_id.map(|id| id.0),
-        from_revision: state.stored_revision.map(|stored| stored + 1),
+        from_revision: state.next_revision(),
         writer: settings.writer.to_string(),
         segment_bytes: SEGMENT_BYTES,
         segment_age: settings.segment_age,

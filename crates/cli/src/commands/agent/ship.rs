@@ -74,10 +74,11 @@ async fn store(agent: &Agent, path: &Utf8Path) -> Result<(), Failure> {
         put.doing(|| format!("cannot put {path} into {}", agent.settings.vault))?;
         agent.succeeded();
         agent.tally().segments += 1;
-        if agent.state().timeline_id()? == facts.header.origin.timeline {
-            let last = Some(facts.last_revision);
-            agent.remember(|state| state.stored_revision = state.stored_revision.max(last))?;
-        }
+    }
+    // one without changes says, too, where the stream stands
+    if agent.state().timeline_id()? == facts.header.origin.timeline {
+        let last = Some(facts.last_revision);
+        agent.remember(|state| state.stored_revision = state.stored_revision.max(last))?;
     }
     let removed = std::fs::remove_file(path);
     removed.doing(|| format!("cannot remove {path}, which is stored"))

@@ -71,6 +71,12 @@ impl State {
         std::fs::File::open(state_dir).and_then(|dir| dir.sync_all()).doing(doing)
     }
 
+    /// Where the stream goes on when nothing is in the spool; none: with the next revision.
+    pub(super) fn next_revision(&self) -> Option<i64> {
+        let stored = self.stored_revision.or(self.last_full.map(|full| full.revision));
+        stored.map(|stored| stored + 1)
+    }
+
     /// The timeline's id, as segments have it.
     pub(super) fn timeline_id(&self) -> Result<[u8; 16], Failure> {
         let id = uuid::Uuid::parse_str(&self.timeline.id);
