@@ -1,5 +1,5 @@
 //! The story: an agent protects a real etcd under writes. The vault's folder goes away for some seconds, the agent is killed
-//! meanwhile and started again. Nothing is lost: when the vault is back all follows within seconds, without a gap, and a
+//! meanwhile and started again, and killed some times more. Nothing is lost: when the vault is back all follows within seconds, without a gap, and a
 //! revision of before, of within and of after the outage comes back as etcd answered then. SIGTERM leaves nothing behind.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
@@ -247,6 +247,14 @@ fn nothing_is_lost() {
     let by_hand =
         ["--signing-key", &key, "--scratch", &scratch, "--recipient", to, "--endpoints", &member.url];
     json(&[&["backup", "run", "--vault", &vault, "--cluster", "prod"], &by_hand[..]].concat());
+    for _ in 0..4 {
+        let moment_ms = 200 + 5 * u64::from(uuid::Uuid::now_v7().as_bytes()[15]);
+        std::thread::sleep(Duration::from_millis(moment_ms));
+        agent.0.kill().unwrap();
+        agent.0.wait().unwrap();
+        agent = site.agent();
+    }
+    wait_for("the agent is not healthy", || site.is_healthy());
     std::thread::sleep(Duration::from_secs(2));
     stop.store(true, Ordering::Relaxed);
     writing.join().unwrap();
@@ -267,6 +275,8 @@ fn nothing_is_lost() {
         site.metric("durable_revision") >= Some(end.revision as f64)
     });
     let pid = agent.0.id().to_string();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    println!("agent: {}", status.lines().find(|line| line.starts_with("VmHWM")).unwrap());
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     assert!(agent.0.wait().unwrap().success(), "{}", site.log());
     let left = std::fs::read_dir(site.path("state/spool")).unwrap();

@@ -35,8 +35,14 @@ pub(super) fn complaints(agent: &Agent) -> Vec<String> {
     if health.spool_full {
         complaints.push("the spool is full: nothing is received".into());
     }
-    if agent.state().last_full.is_none() {
-        complaints.push("there is no full backup of this timeline yet".into());
+    let now_ms = jiff::Timestamp::now().as_millisecond();
+    let overdue_ms = 2 * i64::try_from(agent.settings.full_interval.as_millis()).unwrap_or(i64::MAX / 2);
+    match agent.state().last_full {
+        None => complaints.push("there is no full backup of this timeline yet".into()),
+        Some(full) if now_ms - full.taken_ms > overdue_ms => {
+            complaints.push(format!("the newest full is {} s old", seconds(now_ms - full.taken_ms)));
+        }
+        Some(_) => {}
     }
     complaints
 }
