@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use std::process::Command;
 use testbed::{cmd, needs};
 
-/// A tool the build needs, and the Debian package that has it.
+/// A tool the build or the tests need, and the Debian package that has it.
 const BUILD_TOOLS: &[(&str, &str)] = &[
     ("protoc", "protobuf-compiler"),
     ("musl-gcc", "musl-tools"),
@@ -13,6 +13,10 @@ const BUILD_TOOLS: &[(&str, &str)] = &[
     ("make", "make"),
     ("sshd", "openssh-server"),
     ("ssh", "openssh-client"),
+    ("openssl", "openssl"),
+    ("jq", "jq"),
+    ("zstd", "zstd"),
+    ("systemd-analyze", "systemd"),
 ];
 
 /// The target of the shipped binary.
