@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 use camino::{Utf8Path, Utf8PathBuf};
+use rekindle_model::host::ProcessFacts;
 use rekindle_model::{HostId, HostPath};
 use rekindle_world::host::{FileKind, Host, HostErrorKind};
 use rekindle_world::local::LocalHost;
@@ -12,7 +13,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 struct Scratch {
     _dir: tempfile::TempDir,
@@ -160,8 +161,7 @@ async fn a_deleted_open_file_is_saved_from_a_frozen_process() {
     let content = std::fs::read(&db).unwrap();
     std::fs::remove_file(&db).unwrap();
 
-    let found = host.processes(&["rk-test-etcd"]).await.unwrap();
-    let process = found.iter().find(|p| p.pid == child.0.id()).unwrap();
+    let process = seen(&host, "rk-test-etcd", child.0.id()).await;
     assert_eq!(process.command, ["rk-test-etcd", "600"]);
     let deleted = &process.deleted_files[0];
     assert_eq!(
@@ -197,8 +197,7 @@ async fn a_writing_process_is_saved_at_one_moment() {
     let reader = File::open(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await;
-    let found = host.processes(&["rk-test-writer"]).await.unwrap();
-    let process = found.iter().find(|p| p.pid == child.0.id()).unwrap();
+    let process = seen(&host, "rk-test-writer", child.0.id()).await;
     let to = dir.path.join("copy");
     host.save_open_file(process.pid, process.start_ticks, 1, &at(&to)).await.unwrap();
     let copy = std::fs::read_to_string(&to).unwrap();
@@ -209,6 +208,19 @@ async fn a_writing_process_is_saved_at_one_moment() {
     assert!(reader.metadata().unwrap().len() > copy.len() as u64, "the process must go on writing");
 }
 
+/// What is seen of a process that was just started: its name can be read only once the kernel has laid it out.
+async fn seen(host: &Arc<dyn Host>, name: &str, pid: u32) -> ProcessFacts {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let found = host.processes(&[name]).await.unwrap();
+        if let Some(process) = found.into_iter().find(|p| p.pid == pid) {
+            return process;
+        }
+        assert!(Instant::now() < deadline, "{name} is not seen");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 // A pid is used again by other processes: only the very process that was seen may be killed.
 #[tokio::test]
 async fn only_the_very_process_is_killed() {
@@ -216,8 +228,7 @@ async fn only_the_very_process_is_killed() {
     let child = Command::new("sleep").arg0("rk-test-kill").arg("600").spawn().unwrap();
     let mut child = Running(child);
     let pid = child.0.id();
-    let found = host.processes(&["rk-test-kill"]).await.unwrap();
-    let ticks = found.iter().find(|p| p.pid == pid).unwrap().start_ticks;
+    let ticks = seen(&host, "rk-test-kill", pid).await.start_ticks;
     host.kill_process(pid, ticks + 1).await.unwrap();
     assert_eq!(state_of(pid), 'S');
     host.kill_process(pid, ticks).await.unwrap();
