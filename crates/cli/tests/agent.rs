@@ -3,73 +3,20 @@
 //! revision of before, of within and of after the outage comes back as etcd answered then. SIGTERM leaves nothing behind.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
+mod common;
+
+use common::{Member, Running, port, url, wait_for};
 use serde_json::Value;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
-use testbed::components::{Etcd, age, etcd_line, versitygw};
-
-/// Ends with the test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-fn url() -> String {
-    format!("http://127.0.0.1:{}", port())
-}
-
-fn wait_for(what: &str, mut done: impl FnMut() -> bool) -> Duration {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < Duration::from_secs(60), "{what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    start.elapsed()
-}
-
-struct Member {
-    etcd: Etcd,
-    url: String,
-    _process: Running,
-}
+use std::time::Duration;
+use testbed::components::{age, versitygw};
 
 impl Member {
-    fn boot(data: &Path, peer: &str) -> Self {
-        let (etcd, url) = (etcd_line("3.6").unwrap(), url());
-        let process = Command::new(&etcd.etcd)
-            .args(["--data-dir", data.to_str().unwrap(), "--log-level", "error"])
-            .args(["--listen-client-urls", &url, "--advertise-client-urls", &url])
-            .args(["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer])
-            .args(["--initial-cluster", &format!("default={peer}")])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let member = Self { etcd, url, _process: Running(process) };
-        wait_for("etcd does not answer", || member.try_ctl(&["endpoint", "health"]).is_some());
-        member
-    }
-
-    fn try_ctl(&self, args: &[&str]) -> Option<String> {
-        let ctl =
-            Command::new(&self.etcd.etcdctl).args(["--endpoints", &self.url]).args(args).output().unwrap();
-        ctl.status.success().then(|| String::from_utf8(ctl.stdout).unwrap())
-    }
-
     /// What the member answers now; only whoever writes may ask.
     fn now(&self) -> Then {
         let hash = self.try_ctl(&["endpoint", "hashkv", "-w", "json"]).unwrap();

@@ -2,62 +2,28 @@
 //! bucket of a real S3 server; with wrong keys, and with a `kill -9` in the middle.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
+mod common;
+
+use common::{Member, port, spawn, url, wait_for};
 use serde_json::Value;
-use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
-use testbed::components::{Etcd, age, etcd_line, versitygw};
-
-/// Ends with the test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-fn spawn(command: &mut Command) -> Running {
-    Running(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
-}
-
-fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < Duration::from_secs(60), "{what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+use testbed::components::{age, versitygw};
 
 /// A running etcd, keys, and an empty folder for the vault.
 struct World {
     dir: tempfile::TempDir,
-    etcd: Etcd,
-    url: String,
+    member: Member,
     recipient: String,
     env: Vec<(&'static str, String)>,
     vault: String,
-    _process: Running,
 }
 
 impl World {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let etcd = etcd_line("3.6").unwrap();
-        let (url, peer) = (format!("http://127.0.0.1:{}", port()), format!("http://127.0.0.1:{}", port()));
-        let process = spawn(
-            Command::new(&etcd.etcd)
-                .args(["--data-dir", dir.path().join("etcd").to_str().unwrap(), "--log-level", "error"])
-                .args(["--listen-client-urls", &url, "--advertise-client-urls", &url])
-                .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-                .args(["--initial-cluster", &format!("default={peer}")]),
-        );
+        let member = Member::boot(&dir.path().join("etcd"), &url());
         let keygen = |name: &str| {
             let file = dir.path().join(name);
             let age = age().unwrap();
@@ -70,22 +36,15 @@ impl World {
         keygen("other-identity.txt");
         std::fs::create_dir(dir.path().join("vault")).unwrap();
         let vault = dir.path().join("vault").to_str().unwrap().to_owned();
-        let world = Self { dir, etcd, url, recipient, env: Vec::new(), vault, _process: process };
-        wait_for("etcd does not answer", || world.ctl(&["endpoint", "health"]).is_some());
+        let world = Self { dir, member, recipient, env: Vec::new(), vault };
         for i in 0..30 {
             world.put(i);
         }
         world
     }
 
-    fn ctl(&self, args: &[&str]) -> Option<String> {
-        let ctl =
-            Command::new(&self.etcd.etcdctl).args(["--endpoints", &self.url]).args(args).output().unwrap();
-        ctl.status.success().then(|| String::from_utf8(ctl.stdout).unwrap())
-    }
-
     fn put(&self, i: u32) {
-        self.ctl(&["put", &format!("/registry/secrets/ns/s{i}"), &"value".repeat(50)]).unwrap();
+        self.member.try_ctl(&["put", &format!("/registry/secrets/ns/s{i}"), &"value".repeat(50)]).unwrap();
     }
 
     fn path(&self, name: &str) -> String {
@@ -117,7 +76,7 @@ impl World {
 
     fn take_args(&self) -> Vec<String> {
         let mut args =
-            vec!["run", "--cluster", "prod", "--endpoints", &self.url, "--recipient", &self.recipient];
+            vec!["run", "--cluster", "prod", "--endpoints", &self.member.url, "--recipient", &self.recipient];
         let (key, scratch) = (self.path("sign.key"), self.path("scratch"));
         args.extend(["--signing-key", &key, "--scratch", &scratch]);
         args.into_iter().map(str::to_owned).collect()
@@ -169,7 +128,7 @@ fn whole_story(world: &World, stored: &Path) {
     assert_eq!(second["revision"], first["revision"].as_i64().unwrap() + 1);
     assert_eq!(first["timeline"], second["timeline"], "the same history");
     let live: Value =
-        serde_json::from_str(&world.ctl(&["endpoint", "hashkv", "-w", "json"]).unwrap()).unwrap();
+        serde_json::from_str(&world.member.try_ctl(&["endpoint", "hashkv", "-w", "json"]).unwrap()).unwrap();
     assert_eq!(second["hashKv"][0]["hash"], live[0]["HashKV"]["hash"]);
 
     let list = world.json(&["list", "--signer", signer]);
@@ -261,7 +220,7 @@ fn wrong_keys_are_refused() {
     assert_eq!(refused.status.code(), Some(5));
     assert!(error(&refused).contains("age-keygen -y"), "{}", error(&refused));
     assert!(!Path::new(&key).exists(), "nothing was made");
-    let args = ["run", "--endpoints", &world.url, "--signing-key", &key];
+    let args = ["run", "--endpoints", &world.member.url, "--signing-key", &key];
     assert_eq!(world.run(&args).status.code(), Some(2), "no recipient");
     let unsigned = world.run(&[&args[..], &["--recipient", &world.recipient]].concat());
     assert!(error(&unsigned).contains("backup init"), "{}", error(&unsigned));
@@ -317,7 +276,7 @@ fn a_bundle_comes_back_by_hand() {
     let (key, scratch) = (world.path("sign.key"), world.path("scratch"));
     let bundle = |path: &str| {
         let keys = ["--signing-key", &key, "--recipient", &world.recipient, "--scratch", &scratch];
-        world.run(&[&["bundle", "--endpoints", &world.url, "--path", path], &keys[..]].concat())
+        world.run(&[&["bundle", "--endpoints", &world.member.url, "--path", path], &keys[..]].concat())
     };
     let missing = bundle("/no/such/path");
     assert!(error(&missing).contains("/no/such/path"), "{}", error(&missing));
@@ -363,8 +322,10 @@ fn a_deep_look_restores_and_boots() {
         world.backup(&args).env("PATH", path).output().unwrap()
     };
     assert_eq!(deep("/usr/bin", &[]).status.code(), Some(2), "it needs an identity");
-    let etcd = world.etcd.etcd.parent().unwrap().as_str();
-    for (path, version) in [(etcd, Value::from(world.etcd.version.as_str())), ("/nowhere", Value::Null)] {
+    let etcd = world.member.etcd.etcd.parent().unwrap().as_str();
+    for (path, version) in
+        [(etcd, Value::from(world.member.etcd.version.as_str())), ("/nowhere", Value::Null)]
+    {
         let output = deep(path, &["--identity", &identity]);
         assert!(output.status.success(), "{}", error(&output));
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -384,7 +345,7 @@ fn with_a_passphrase() {
     let made = world.json(&["init", "--signing-key", &key, "--passphrase-file", &phrase]);
     assert_eq!(made["identityProved"], true);
     let encrypt = ["--signing-key", &key, "--passphrase-file", &phrase, "--scratch", &scratch];
-    world.json(&[&["run", "--cluster", "prod", "--endpoints", &world.url], &encrypt[..]].concat());
+    world.json(&[&["run", "--cluster", "prod", "--endpoints", &world.member.url], &encrypt[..]].concat());
     let verify = |flag: &str, file: &str| {
         world.run(&["verify", "--signing-key", &key, "--scratch", &scratch, flag, file])
     };
@@ -403,12 +364,12 @@ fn clusters_are_not_mixed() {
     let namespace = |uid: &str| {
         let value =
             format!("{{\"kind\":\"Namespace\",\"apiVersion\":\"v1\",\"metadata\":{{\"uid\":\"{uid}\"}}}}");
-        world.ctl(&["put", "/registry/namespaces/kube-system", &value]).unwrap();
+        world.member.try_ctl(&["put", "/registry/namespaces/kube-system", &value]).unwrap();
     };
     let (one, other) = ("0b7b6c3e-5a51-4c5e-9d7e-2f1f6e0a7d11", "5e0f9b1a-1111-4c5e-9d7e-2f1f6e0a7d22");
     let (key, scratch) = (world.path("sign.key"), world.path("scratch"));
     let take = |cluster: &[&str]| {
-        let mut args = vec!["run", "--endpoints", &world.url, "--recipient", &world.recipient];
+        let mut args = vec!["run", "--endpoints", &world.member.url, "--recipient", &world.recipient];
         args.extend(["--signing-key", &key, "--scratch", &scratch]);
         world.run(&[&args[..], cluster].concat())
     };
@@ -426,7 +387,7 @@ fn clusters_are_not_mixed() {
     assert!(error(&refused).contains("another cluster"));
     assert!(take(&[]).status.success(), "under its own name");
     // encrypted at rest: nobody knows whose it is, but it is backed up
-    world.ctl(&["put", "/registry/namespaces/kube-system", "k8s:enc:aescbc:v1:key1:xxx"]).unwrap();
+    world.member.try_ctl(&["put", "/registry/namespaces/kube-system", "k8s:enc:aescbc:v1:key1:xxx"]).unwrap();
     let unknown = take(&["--cluster", one]);
     assert!(unknown.status.success(), "{}", error(&unknown));
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("not known"));

@@ -3,6 +3,9 @@
 //! the nearest points; what a member's answer disproves is refused.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
+mod common;
+
+use common::{Member, Running, url};
 use rekindle_agent::{FollowConfig, Health, follow};
 use rekindle_model::etcd::{EtcdEndpoint, HashKv};
 use rekindle_vault::manifest::{ClusterIdentity, TimelineRef};
@@ -10,63 +13,13 @@ use rekindle_vault::{
     ClusterName, FullMeta, PartSource, Recipients, SegmentMeta, SigningKey, Store, Vault, Writer, WriterName,
 };
 use serde_json::Value;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
-use testbed::components::{Etcd, age, etcd_line};
+use testbed::components::age;
 use tokio::sync::{oneshot, watch};
 
-/// Ends with the test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn url() -> String {
-    format!("http://127.0.0.1:{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port())
-}
-
-/// An etcd on a data dir, new or restored.
-struct Member {
-    etcd: Etcd,
-    url: String,
-    _process: Running,
-}
-
 impl Member {
-    fn boot(data: &Path, peer: &str) -> Self {
-        let (etcd, url) = (etcd_line("3.6").unwrap(), url());
-        let process = Command::new(&etcd.etcd)
-            .args(["--data-dir", data.to_str().unwrap(), "--log-level", "error"])
-            .args(["--listen-client-urls", &url, "--advertise-client-urls", &url])
-            .args(["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer])
-            .args(["--initial-cluster", &format!("default={peer}")])
-            .env("ETCD_VERIFY", "all")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let member = Self { etcd, url, _process: Running(process) };
-        let start = Instant::now();
-        while member.try_ctl(&["endpoint", "health"]).is_none() {
-            assert!(start.elapsed() < Duration::from_secs(60), "etcd does not answer");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        member
-    }
-
-    fn try_ctl(&self, args: &[&str]) -> Option<String> {
-        let ctl =
-            Command::new(&self.etcd.etcdctl).args(["--endpoints", &self.url]).args(args).output().unwrap();
-        ctl.status.success().then(|| String::from_utf8(ctl.stdout).unwrap())
-    }
-
     fn ctl(&self, args: &[&str]) -> String {
         self.try_ctl(args).unwrap()
     }
@@ -425,7 +378,7 @@ async fn what_a_killed_etcd_acknowledged_is_back() {
     let known = health.wait_for(|health| health.following.is_some());
     tokio::time::timeout(Duration::from_secs(30), known).await.unwrap().unwrap();
     let World { dir, member, signer, recipient, full, segments } = world;
-    let Member { etcd, url: endpoint, _process } = member;
+    let Member { etcd, url: endpoint, process } = member;
     let (ctl, until) = (etcd.etcdctl.clone(), Instant::now() + Duration::from_secs(8));
     let clients: Vec<_> = (0..CLIENTS)
         .map(|client| {
@@ -447,13 +400,13 @@ async fn what_a_killed_etcd_acknowledged_is_back() {
         .collect();
     tokio::time::sleep_until(until.into()).await;
     let killed_ms = jiff::Timestamp::now().as_millisecond();
-    drop(_process);
+    drop(process);
     // the agent's machine goes with it: it gets no chance to end its segment in peace
     following.task.abort();
     std::fs::remove_dir_all(dir.path().join("etcd")).unwrap();
     let acknowledged: Vec<(i64, String)> =
         clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
-    let member = Member { etcd, url: endpoint, _process: Running(Command::new("true").spawn().unwrap()) };
+    let member = Member { etcd, url: endpoint, process: Running(Command::new("true").spawn().unwrap()) };
     let world = World { dir, member, signer, recipient, full, segments };
 
     let scratch = world.path("scratch");
