@@ -20,6 +20,7 @@ mod kind;
 mod kubeadm;
 pub mod needs;
 pub mod net;
+pub mod ports;
 mod power;
 mod saved;
 pub mod set;

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -171,12 +170,8 @@ impl Drop for Server {
     }
 }
 
-fn free_url() -> String {
-    format!("http://{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap())
-}
-
 fn start(etcd: &Etcd, dir: &Path) -> Server {
-    let (client, peer) = (free_url(), free_url());
+    let (client, peer) = (testbed::ports::free_url(), testbed::ports::free_url());
     let child = Command::new(&etcd.etcd)
         .arg("--data-dir")
         .arg(dir)

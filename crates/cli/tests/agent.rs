@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Member, Running, port, url, wait_for};
+use common::{Member, Running, wait_for};
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -98,7 +98,7 @@ impl Site {
             Command::new(env!("CARGO_BIN_EXE_rekindle")).args(init).envs(env.clone()).output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let made: Value = serde_json::from_slice(&made.stdout).unwrap();
-        let port = port();
+        let port = testbed::ports::free();
         let config = format!(
             "vault: {vault}\ncluster: prod\nsigningKey: {key}\nrecipients: [{recipient}]\n\
              etcd: {{endpoints: ['{etcd}']}}\nstateDir: {}\nsegmentAgeMs: 1000\nlisten: 127.0.0.1:{port}\n",
@@ -149,7 +149,7 @@ impl Site {
 #[test]
 fn nothing_is_lost() {
     let etcd = tempfile::tempdir().unwrap();
-    let member = Arc::new(Member::boot(&etcd.path().join("data"), &url()));
+    let member = Arc::new(Member::boot(&etcd.path().join("data"), &testbed::ports::free_url()));
     let site = Site::new(&member.url);
     let good = rekindle(&["agent", "--check-config", "--config", &site.path("agent.yaml")]);
     assert!(good.status.success(), "{}", String::from_utf8_lossy(&good.stderr));
@@ -248,7 +248,7 @@ fn nothing_is_lost() {
     };
     let (outage, after) = (random(before + 1..within), random(within + 1..last));
     for then in [random(full..before + 1), outage, after, points.last().unwrap()] {
-        let (data, peer) = (site.path(&format!("restored-{}", then.revision)), url());
+        let (data, peer) = (site.path(&format!("restored-{}", then.revision)), testbed::ports::free_url());
         let (cluster, to) = (format!("default={peer}"), then.revision.to_string());
         let report = json(&[
             "snapshot",
@@ -280,10 +280,10 @@ fn nothing_is_lost() {
 #[test]
 fn a_bucket_that_goes_away() {
     let etcd = tempfile::tempdir().unwrap();
-    let member = Arc::new(Member::boot(&etcd.path().join("data"), &url()));
+    let member = Arc::new(Member::boot(&etcd.path().join("data"), &testbed::ports::free_url()));
     let root = tempfile::tempdir().unwrap();
     std::fs::create_dir(root.path().join("backups")).unwrap();
-    let port = port();
+    let port = testbed::ports::free();
     let gateway = || {
         let child = Command::new(versitygw().unwrap().path("versitygw"))
             .args(["--access", "test", "--secret", "test-secret", "--quiet"])
@@ -347,7 +347,7 @@ fn a_bucket_that_goes_away() {
 #[test]
 fn what_is_missing_is_named() {
     let etcd = tempfile::tempdir().unwrap();
-    let member = Member::boot(&etcd.path().join("data"), &url());
+    let member = Member::boot(&etcd.path().join("data"), &testbed::ports::free_url());
     let site = Site::new(&member.url);
     let put = |member: &Member, i: u32| member.try_ctl(&["put", &format!("k{i}"), "v"]).unwrap();
     let list = || json(&["backup", "list", "--vault", &site.vault, "--signer", &site.signer]);
@@ -375,7 +375,7 @@ fn what_is_missing_is_named() {
     assert_eq!(timelines[0]["gaps"][0]["firstRevision"], before + 1, "{timelines}");
     assert_eq!(timelines[0]["gaps"].as_array().unwrap().len(), 1, "{timelines}");
 
-    let other = Member::boot(&etcd.path().join("other"), &url());
+    let other = Member::boot(&etcd.path().join("other"), &testbed::ports::free_url());
     put(&other, 0);
     let config = site.path("agent.yaml");
     let text = std::fs::read_to_string(&config).unwrap();

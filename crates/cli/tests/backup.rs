@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Member, port, spawn, url, wait_for};
+use common::{Member, spawn, wait_for};
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -23,7 +23,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let member = Member::boot(&dir.path().join("etcd"), &url());
+        let member = Member::boot(&dir.path().join("etcd"), &testbed::ports::free_url());
         let keygen = |name: &str| {
             let file = dir.path().join(name);
             let age = age().unwrap();
@@ -187,7 +187,7 @@ fn in_a_folder() {
 fn in_a_bucket() {
     let mut world = World::new();
     let root = tempfile::tempdir().unwrap();
-    let port = port();
+    let port = testbed::ports::free();
     let _gateway = spawn(
         Command::new(versitygw().unwrap().path("versitygw"))
             .args(["--access", "test", "--secret", "test-secret", "--quiet"])

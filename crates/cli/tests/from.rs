@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Member, Running, url};
+use common::{Member, Running};
 use rekindle_agent::{FollowConfig, Health, follow};
 use rekindle_model::etcd::{EtcdEndpoint, HashKv};
 use rekindle_vault::manifest::{ClusterIdentity, TimelineRef};
@@ -85,7 +85,7 @@ impl World {
 
     /// Restores a point into a new data dir and boots an etcd from it: it answers what the live one answered then.
     fn assert_comes_back(&self, name: &str, point: &[&str], then: &Then) -> Value {
-        let (data, peer) = (self.path(name), url());
+        let (data, peer) = (self.path(name), testbed::ports::free_url());
         let cluster = format!("default={peer}");
         let flags =
             ["--data-dir", &data, "--initial-cluster", &cluster, "--initial-advertise-peer-urls", &peer];
@@ -158,7 +158,7 @@ fn work(member: &Member, round: usize) -> Then {
 /// An etcd with some keys, an empty spool, and one full in a vault.
 fn backed_up() -> World {
     let dir = tempfile::tempdir().unwrap();
-    let member = Member::boot(&dir.path().join("etcd"), &url());
+    let member = Member::boot(&dir.path().join("etcd"), &testbed::ports::free_url());
     work(&member, 0);
     let identity = dir.path().join("identity.txt");
     let age = age().unwrap();

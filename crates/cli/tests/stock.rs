@@ -2,11 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 use serde_json::Value;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use testbed::components::{ETCD_LINES, Etcd, etcd_line};
+use testbed::ports::free_url;
 
 struct Running {
     child: Child,
@@ -21,14 +21,10 @@ impl Drop for Running {
     }
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 /// A running etcd of this line on a data dir, alone or as restored.
 fn boot(line: &str, data: &Path, peer: &str) -> Running {
     let tools = etcd_line(line).unwrap();
-    let url = format!("http://127.0.0.1:{}", free_port());
+    let url = free_url();
     let child = Command::new(&tools.etcd)
         .args(["--name", "m1", "--data-dir", data.to_str().unwrap(), "--log-level", "error"])
         .args(["--listen-client-urls", &url, "--advertise-client-urls", &url])
@@ -86,7 +82,7 @@ fn saved_verified_restored_and_booted() {
     for line in ETCD_LINES {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-        let peer = format!("http://127.0.0.1:{}", free_port());
+        let peer = free_url();
         let etcd = boot(line, &dir.path().join("data"), &peer);
         fill(&etcd);
         // The first endpoint is dead: the next one is tried.
@@ -137,7 +133,7 @@ fn saved_verified_restored_and_booted() {
 fn guards() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-    let peer = format!("http://127.0.0.1:{}", free_port());
+    let peer = free_url();
     let etcd = boot("3.6", &dir.path().join("data"), &peer);
     fill(&etcd);
     std::fs::write(path("taken.db"), "mine").unwrap();
@@ -173,7 +169,7 @@ fn guards() {
 #[test]
 fn export_gives_live_keys() {
     let dir = tempfile::tempdir().unwrap();
-    let peer = format!("http://127.0.0.1:{}", free_port());
+    let peer = free_url();
     let etcd = boot("3.6", &dir.path().join("data"), &peer);
     fill(&etcd);
     let snap = dir.path().join("snap.db");

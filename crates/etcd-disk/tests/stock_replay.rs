@@ -7,7 +7,7 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
-use common::{Cluster, Member, fill, port};
+use common::{Cluster, Member, fill};
 use etcd_disk::data_dir::{MembersFrom, inspect};
 use etcd_disk::replay::{CommittedBy, Replayed, replay};
 use etcd_disk::restore::{Form, RestoreOptions, Target, restore_members};
@@ -79,7 +79,7 @@ fn booted_by_etcd(line: &str, killed: &Cluster, dir: &Path) -> Cluster {
     let member = &mut alone.members[0];
     member.name.clone_from(&first.name);
     member.data_dir = dir.join("booted");
-    (member.client, member.peer) = (port(), port());
+    (member.client, member.peer) = (testbed::ports::free(), testbed::ports::free());
     copy(&first.data_dir, &member.data_dir);
     if killed.members.len() == 1 {
         (member.client, member.peer) = (first.client, first.peer);

@@ -37,6 +37,12 @@ pub enum Error {
         /// The store's answer.
         source: Box<object_store::Error>,
     },
+    /// The store took an object and has none, or one of another size.
+    #[error("{object} was stored, and is not there")]
+    Vanished {
+        /// The object.
+        object: String,
+    },
     /// The store lets one writer overwrite another's object.
     #[error(
         "{url} does not honour conditional puts: it replaced an object that was to be created only if absent"
@@ -255,4 +261,11 @@ pub enum Error {
         /// What it did.
         doing: &'static str,
     },
+}
+
+impl Error {
+    /// Whether it is not known what became of a request: its answer was lost, or the server could give none.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        matches!(self, Self::Store { source, .. } if matches!(**source, object_store::Error::Generic { .. }))
+    }
 }

@@ -12,6 +12,9 @@ use std::sync::Mutex;
 /// So many writers may take the next place before this one gives up.
 const TRIES: usize = 100;
 
+/// So many requests for a place may stay without an answer.
+const UNANSWERED: usize = 3;
+
 /// Signs and writes manifests.
 pub(crate) struct Publisher {
     pub(crate) vault: Vault,
@@ -44,6 +47,7 @@ impl Publisher {
             program: concat!("rekindle ", env!("CARGO_PKG_VERSION")).into(),
             content,
         };
+        let mut unanswered = 0..UNANSWERED;
         for _ in 0..TRIES {
             manifest.before = self.newest().await?;
             manifest.sequence = manifest.before.as_ref().map_or(0, |before| before.sequence) + 1;
@@ -52,8 +56,12 @@ impl Publisher {
             }
             let bytes = manifest.sealed(&self.key)?;
             let name = manifest.name();
-            // a retried request whose first answer was lost finds its own object there
-            let ours = self.vault.store.create(&name, bytes.clone()).await?
+            let created = match self.vault.store.create(&name, bytes.clone()).await {
+                Err(error) if error.is_unanswered() && unanswered.next().is_some() => false,
+                created => created?,
+            };
+            // a request whose answer was lost finds its own object there
+            let ours = created
                 || self.vault.store.read_small(&name, MANIFEST_MAX_BYTES).await?.is_some_and(|b| b == bytes);
             if ours {
                 self.remember(Link { sequence: manifest.sequence, sha256: hex(&Sha256::digest(&bytes)) });

@@ -22,7 +22,7 @@ use url::Url;
 /// So long a request is retried while nothing is under way: a wrong address shows soon.
 const HASTE: Duration = Duration::from_secs(15);
 /// So long a request is retried while a backup is under way. Signed requests grow too old soon after.
-const PATIENCE: Duration = Duration::from_secs(240);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
 
 fn retry(retry_timeout: Duration) -> RetryConfig {
     let backoff = BackoffConfig { max_backoff: Duration::from_secs(5), ..BackoffConfig::default() };
@@ -185,6 +185,15 @@ impl Store {
     /// Writes an object whose name nobody else uses.
     pub(crate) async fn put(&self, name: &str, bytes: PutPayload) -> Result<()> {
         self.inner.put(&self.path(name), bytes).await.map(|_| ()).map_err(self.error("write", name))
+    }
+
+    /// The size of an object; none when there is none.
+    pub(crate) async fn size_bytes(&self, name: &str) -> Result<Option<u64>> {
+        match self.inner.head(&self.path(name)).await {
+            Ok(meta) => Ok(Some(meta.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.error("find", name)(error)),
+        }
     }
 
     /// A small object's bytes; none when there is none.

@@ -3,11 +3,12 @@
 use crate::error::{Error, Result};
 use crate::keys::Recipients;
 use crate::seal::{Sealed, seal};
-use crate::store::Store;
+use crate::store::{PATIENCE, Store};
 use bytes::Bytes;
 use object_store::{ObjectStoreExt, PutPayload, WriteMultipart};
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
+use std::time::Instant;
 use tokio::sync::mpsc;
 
 /// Size of an uploaded piece; S3 takes at least 5 MiB and at most 10,000 of them: 80 GiB.
@@ -39,8 +40,35 @@ impl PartSource {
     }
 }
 
-/// Seals `source` into a new object. On an error nothing is left of it that a reader could take for a part.
+/// A part is uploaded this often, when the server lost it or a request of it.
+const TRIES: usize = 3;
+
+/// Seals `source` into a new object and sees that it is there: a server that was killed while it put the pieces of an
+/// object together may call it complete and have none. On an error nothing is left of it that a reader could take for a part.
 pub(crate) async fn upload(
+    store: &Store,
+    name: &str,
+    source: PartSource,
+    head_bytes: Option<u64>,
+    recipients: &Recipients,
+) -> Result<Sealed> {
+    let (mut tries, start) = (1.., Instant::now());
+    loop {
+        let last = tries.next() == Some(TRIES) || start.elapsed() > PATIENCE;
+        let stored = match upload_once(store, name, source.clone(), head_bytes, recipients).await {
+            Ok(sealed) => (store.size_bytes(name).await? == Some(sealed.size_bytes)).then_some(sealed),
+            Err(error) if !last && error.is_unanswered() => None,
+            Err(error) => return Err(error),
+        };
+        match stored {
+            Some(sealed) => return Ok(sealed),
+            None if last => return Err(Error::Vanished { object: store.object(name) }),
+            None => {}
+        }
+    }
+}
+
+async fn upload_once(
     store: &Store,
     name: &str,
     source: PartSource,

@@ -8,11 +8,11 @@ use base64::Engine;
 use common::*;
 use etcd_disk::snapshot::{SnapshotFile, TrailerPolicy, VerifyOptions};
 use rekindle_vault::SigningKey;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use testbed::components::{ETCD_LINES, age, etcd_line};
+use testbed::ports::free_url;
 
 struct Killed(Child);
 
@@ -33,8 +33,7 @@ fn run(command: &mut Command) -> Output {
 /// A snapshot of a real etcd of this line, and the number of its keys.
 fn stock_snapshot(line: &str, dir: &Path) -> u64 {
     let tools = etcd_line(line).unwrap();
-    let port = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let (client, peer) = (format!("http://127.0.0.1:{}", port()), format!("http://127.0.0.1:{}", port()));
+    let (client, peer) = (free_url(), free_url());
     let _etcd = Killed(
         Command::new(&tools.etcd)
             .args(["--data-dir", dir.join("data").to_str().unwrap(), "--log-level", "error"])

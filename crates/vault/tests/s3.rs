@@ -9,7 +9,6 @@ use common::*;
 use rekindle_vault::manifest::ClusterIdentity;
 use rekindle_vault::{BundleMeta, Error, Retention, Store};
 use sha2::{Digest, Sha256};
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -25,7 +24,7 @@ struct Gateway {
 
 impl Gateway {
     fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = testbed::ports::free();
         let mut gateway = Self { root: tempfile::tempdir().unwrap(), port, process: None };
         gateway.run();
         gateway
@@ -151,8 +150,7 @@ async fn two_writers_race_for_each_place() {
     assert_eq!((report.manifests, report.parts, report.faults.len()), (40, 40, 0), "{report:?}");
 }
 
-// The server goes away for 20 seconds while a backup is under way and returns: the backup is finished without anybody's help. A
-// server that is not there at all is an error that names it.
+// The server goes away for 20 seconds while a backup is under way and returns: the backup is finished without anybody's help.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_server_goes_away_and_returns() {
     let (keys, mut gateway) = (Keys::new(), Gateway::start());
@@ -163,7 +161,11 @@ async fn the_server_goes_away_and_returns() {
         let (path, meta) = (path.clone(), full_meta(verified, 1000));
         async move { (writer.put_full(&path, meta).await, writer) }
     });
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let pieces = gateway.root.path().join("outage/.sgwtmp");
+    while !pieces.exists() {
+        assert!(!upload.is_finished(), "it was stored before the server could go away");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     gateway.stop();
     tokio::time::sleep(Duration::from_secs(20)).await;
     assert!(!upload.is_finished(), "it waits for the server");
@@ -173,6 +175,40 @@ async fn the_server_goes_away_and_returns() {
     put_segment(&writer, 61, 70, 2000).await;
     let report = keys.verify(&keys.vault(&store), true).await;
     assert_eq!((report.parts, report.faults.clone()), (2, vec![]), "{report:?}");
+}
+
+// The server is killed for a moment at every point of a backup, whatever request it was answering then: each backup is
+// stored, once.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_request_is_lost_with_the_server() {
+    let (keys, mut gateway) = (Keys::new(), Gateway::start());
+    let store = gateway.store("blink");
+    let mut writer = keys.writer(&store, "cp-1").await;
+    let (path, verified) = snapshot(keys.dir.path(), 20, 1 << 20);
+    const TIMES: u64 = 24;
+    for n in 0..TIMES {
+        let upload = tokio::spawn({
+            let (path, meta) = (path.clone(), full_meta(verified.clone(), 1000));
+            async move { (writer.put_full(&path, meta).await, writer) }
+        });
+        tokio::time::sleep(Duration::from_millis(n * 8)).await;
+        gateway.stop();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        gateway.run();
+        let (put, back) = upload.await.unwrap();
+        put.unwrap_or_else(|e| panic!("killed after {} ms: {}", n * 8, chain(&e)));
+        writer = back;
+    }
+    let report = keys.verify(&keys.vault(&store), true).await;
+    assert_eq!((report.parts, report.faults.clone()), (TIMES, vec![]), "{report:?}");
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", chain(source)),
+        None => error.to_string(),
+    }
 }
 
 // Objects under a lock stay: prune says so, goes on with the rest, and leaves a vault without a fault.

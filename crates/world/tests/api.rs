@@ -5,7 +5,7 @@
 #[path = "etcd/cluster.rs"]
 mod cluster;
 
-use cluster::{Folder, Pki, free_ports, start_cluster};
+use cluster::{Folder, Pki, start_cluster};
 use rekindle_model::HostPath;
 use rekindle_world::api::{api, http_get};
 use rekindle_world::host::{ApiRequest, HostErrorKind};
@@ -28,7 +28,7 @@ async fn start(folder: &Folder, pki: &Pki, etcd: &str) -> (Server, String) {
     pki.issue("apiserver", &["kubernetes", "kubernetes.default", "10.96.0.1", "192.0.2.10"], false);
     pki.issue("sa", &["sa"], false);
     pki.issue_for_group("admin", "system:masters");
-    let port = free_ports(1)[0];
+    let port = testbed::ports::free();
     let kubernetes = testbed::components::kubernetes().unwrap();
     let file = |name: &str| pki.dir.join(name).into_string();
     let log = std::fs::File::create(dir.join("apiserver.log")).unwrap();

@@ -176,7 +176,7 @@ async fn a_deleted_open_file_is_saved_from_a_frozen_process() {
     assert_eq!(std::fs::read(&to).unwrap(), content);
     assert_eq!(to.metadata().unwrap().mode() & 0o777, 0o600);
     assert!(to.metadata().unwrap().blocks() * 512 < 1 << 20, "the hole was written out");
-    assert_eq!(state_of(process.pid), 'S', "the process must go on");
+    assert!(!"TtZX".contains(state_of(process.pid)), "the process must go on");
 
     let ticks = process.start_ticks + 1;
     let other = host.save_open_file(process.pid, ticks, 0, &at(&dir.path.join("x"))).await.unwrap_err();
@@ -230,7 +230,8 @@ async fn only_the_very_process_is_killed() {
     let pid = child.0.id();
     let ticks = seen(&host, "rk-test-kill", pid).await.start_ticks;
     host.kill_process(pid, ticks + 1).await.unwrap();
-    assert_eq!(state_of(pid), 'S');
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(child.0.try_wait().unwrap().is_none(), "another process was killed");
     host.kill_process(pid, ticks).await.unwrap();
     assert!(!child.0.wait().unwrap().success());
     host.kill_process(pid, ticks).await.unwrap();

@@ -1,11 +1,11 @@
 //! What the tests against real processes share: an etcd of one member on a data dir, free ports, patience.
 #![allow(dead_code)] // each test file uses its part
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use testbed::components::{Etcd, etcd_line};
+use testbed::ports::free_url;
 
 /// Ends with the test.
 pub(crate) struct Running(pub(crate) Child);
@@ -20,14 +20,6 @@ impl Drop for Running {
 /// Starts it with nothing to read, and nothing said.
 pub(crate) fn spawn(command: &mut Command) -> Running {
     Running(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
-}
-
-pub(crate) fn port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-pub(crate) fn url() -> String {
-    format!("http://127.0.0.1:{}", port())
 }
 
 /// Waits until it is done, and says how long that took.
@@ -49,7 +41,7 @@ pub(crate) struct Member {
 
 impl Member {
     pub(crate) fn boot(data: &Path, peer: &str) -> Self {
-        let (etcd, url) = (etcd_line("3.6").unwrap(), url());
+        let (etcd, url) = (etcd_line("3.6").unwrap(), free_url());
         let process = spawn(
             Command::new(&etcd.etcd)
                 .args(["--data-dir", data.to_str().unwrap(), "--log-level", "error"])

@@ -10,34 +10,20 @@
 )]
 
 use std::io::Write;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use etcd_disk::restore::{NewCluster, NewMember};
 use serde_json::Value;
 use testbed::components::Etcd;
+use testbed::ports;
 
 pub const LINES: [&str; 3] = ["3.5", "3.6", "3.7"];
 const PATIENCE: Duration = Duration::from_secs(40);
 
 pub fn etcd(line: &str) -> Etcd {
     testbed::components::etcd_line(line).expect("the stock tests need real etcd: `cargo xtask testbed build`")
-}
-
-/// A free loopback port, another one each time.
-pub fn port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    // below the ephemeral range, spread by process so that two test binaries do not meet
-    let base = 20_000 + u16::try_from(std::process::id() % 100).unwrap() * 100;
-    loop {
-        let port = base + NEXT.fetch_add(1, Ordering::Relaxed) % 2000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 pub struct Member {
@@ -50,7 +36,13 @@ pub struct Member {
 
 impl Member {
     pub fn new(name: &str, dir: &Path) -> Self {
-        Self { name: name.into(), client: port(), peer: port(), data_dir: dir.join(name), child: None }
+        Self {
+            name: name.into(),
+            client: ports::free(),
+            peer: ports::free(),
+            data_dir: dir.join(name),
+            child: None,
+        }
     }
 
     pub fn client_url(&self) -> String {

@@ -17,6 +17,8 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 const LOGIN: Duration = Duration::from_secs(30);
 /// Longest wait for one piece of the program to be taken, and for the program to answer.
 const STEP: Duration = Duration::from_secs(60);
+/// Longest wait for the rest of what ssh said, after its end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Most bytes that login shells may say before the first word.
 const MAX_NOISE_BYTES: u64 = 64 << 10;
 /// What is kept of ssh's own error output.
@@ -54,13 +56,16 @@ pub(super) struct Session {
 }
 
 /// The last of what ssh says on its error output.
-#[derive(Clone, Default)]
-pub(super) struct Stderr(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Stderr {
+    kept: Arc<Mutex<Vec<u8>>>,
+    collector: tokio::task::JoinHandle<()>,
+}
 
 impl Stderr {
-    fn collect(&self, mut from: ChildStderr) {
-        let kept = self.0.clone();
-        tokio::spawn(async move {
+    fn collect(mut from: ChildStderr) -> Self {
+        let keeps = Arc::new(Mutex::new(Vec::new()));
+        let kept = keeps.clone();
+        let collector = tokio::spawn(async move {
             let mut part = [0; 1024];
             while let Ok(length @ 1..) = from.read(&mut part).await {
                 let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -69,11 +74,15 @@ impl Stderr {
                 kept.drain(..surplus);
             }
         });
+        Self { kept: keeps, collector }
     }
 
-    /// In one line, without control characters: it comes from another machine and goes to a terminal.
-    pub(super) fn text(&self) -> String {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// All of it, once ssh has ended: in one line, without control characters, for it comes from another machine and
+    /// goes to a terminal.
+    async fn text(&mut self) -> String {
+        // a process that ssh left behind (a shared connection's) may hold the pipe open
+        let _ = tokio::time::timeout(LAST_WORDS, &mut self.collector).await;
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let text = String::from_utf8_lossy(&kept);
         let lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
         let line = lines.collect::<Vec<_>>().join("; ");
@@ -103,7 +112,7 @@ pub(super) async fn open(id: &HostId, options: &SshOptions) -> Outcome<Session> 
         // What ssh (or sudo) itself says is the better reason, where the pipe merely ended.
         Err(fault) if fault.what == ENDED => {
             let status = tokio::time::timeout(Duration::from_secs(5), session.child.wait()).await;
-            Err(Fault { what: ended(status.ok().and_then(Result::ok), &session.stderr), ..fault })
+            Err(Fault { what: ended(status.ok().and_then(Result::ok), &mut session.stderr).await, ..fault })
         }
         Err(fault) => Err(fault),
     }
@@ -112,8 +121,8 @@ pub(super) async fn open(id: &HostId, options: &SshOptions) -> Outcome<Session> 
 const ENDED: &str = "ssh ended";
 
 /// How ssh ended, for a text: its exit status and its last words.
-pub(super) fn ended(status: Option<std::process::ExitStatus>, stderr: &Stderr) -> String {
-    let said = match stderr.text() {
+pub(super) async fn ended(status: Option<std::process::ExitStatus>, stderr: &mut Stderr) -> String {
+    let said = match stderr.text().await {
         text if text.is_empty() => "it said nothing".to_owned(),
         text => text,
     };
@@ -174,8 +183,7 @@ fn start(id: &HostId, options: &SshOptions, program: &Program) -> Outcome<Sessio
     let (Some(stdin), Some(stdout), Some(errors)) = pipes else {
         return Err(Fault::failed("run ssh: no pipes"));
     };
-    let stderr = Stderr::default();
-    stderr.collect(errors);
+    let stderr = Stderr::collect(errors);
     Ok(Session { child, stdin, stdout: BufReader::new(stdout), stderr })
 }
 

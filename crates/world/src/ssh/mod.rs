@@ -122,14 +122,14 @@ impl State {
 
 async fn connect(id: &HostId, options: &SshOptions) -> Outcome<Channel> {
     bootstrap::check_destination(id)?;
-    let Session { mut child, stdin, stdout, stderr } = bootstrap::open(id, options).await?;
+    let Session { mut child, stdin, stdout, mut stderr } = bootstrap::open(id, options).await?;
     let why_ended = move |ended: std::io::Result<()>| async move {
         let garbled = ended.err().filter(|e| e.kind() == std::io::ErrorKind::InvalidData);
         if let Some(garbled) = garbled {
             return format!("the channel is garbled: {garbled}");
         }
         let status = tokio::time::timeout(Duration::from_secs(2), child.wait()).await;
-        bootstrap::ended(status.ok().and_then(Result::ok), &stderr)
+        bootstrap::ended(status.ok().and_then(Result::ok), &mut stderr).await
     };
     Ok(Channel::new(stdout, stdin, why_ended))
 }

@@ -8,12 +8,6 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use testbed::components::Etcd;
 
-/// Ports that nobody listens on now.
-pub(crate) fn free_ports(count: usize) -> Vec<u16> {
-    let bound: Vec<_> = (0..count).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    bound.iter().map(|l| l.local_addr().unwrap().port()).collect()
-}
-
 /// A folder for a test, as a UTF-8 path.
 pub(crate) struct Folder(tempfile::TempDir);
 
@@ -83,7 +77,7 @@ pub(crate) struct Member {
 
 impl Member {
     pub(crate) fn new(dir: &Utf8Path, name: &str, tls: Option<Utf8PathBuf>) -> Self {
-        let ports = free_ports(2);
+        let ports = [testbed::ports::free(), testbed::ports::free()];
         let dir = dir.join(name);
         Self { name: name.into(), dir, client_port: ports[0], peer_port: ports[1], tls, process: None }
     }

@@ -25,9 +25,7 @@ impl Server {
             assert!(made.unwrap().success());
         }
         std::fs::copy(dir.join("user.pub"), dir.join("authorized_keys")).unwrap();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        drop(listener);
+        let port = testbed::ports::free();
         std::fs::create_dir_all("/run/sshd").unwrap(); // where sshd separates its privileges, made at boot elsewhere
         let settings = format!(
             "Port {port}\nListenAddress 127.0.0.1\nHostKey {dir}/host\nAuthorizedKeysFile {dir}/authorized_keys\n\
@@ -65,6 +63,11 @@ impl Server {
     pub(crate) fn options(&self) -> SshOptions {
         let helper = Some(env!("CARGO_BIN_EXE_serve-for-tests").into());
         SshOptions { config: Some(self.path("config")), helper, sudo: false }
+    }
+
+    /// Attempts to log in that were refused.
+    pub(crate) fn logins(&self) -> usize {
+        std::fs::read_to_string(self.path("log")).unwrap().matches("[preauth]").count()
     }
 
     /// Process ids of the sessions: children of this sshd and what they run.
