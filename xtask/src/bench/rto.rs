@@ -5,6 +5,7 @@ use anyhow::{Context, Result, ensure};
 use camino::Utf8Path;
 use scenarios::{Cluster, REKINDLE, STOP_ALL};
 use std::fmt::Write as _;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use testbed::set::{self, Kind};
@@ -75,33 +76,39 @@ fn measure(kind: Kind, who: Who, rekindle: &Utf8Path) -> Result<Times> {
     let (start, since, end) = (Instant::now(), set::now()?, AtomicBool::new(false));
     let (worked, ready) = std::thread::scope(|scope| {
         let sampler = scope.spawn(|| last_not_ready(&urls, start, &end));
-        let worked = work(&cluster, &hosts, &backup, who, rekindle, &since);
-        let nodes = start.elapsed();
+        let waiter = scope.spawn(|| nodes_are_back(&cluster, &since).map(|()| start.elapsed()));
+        let worked = work(&cluster, &hosts, &backup, who, rekindle);
+        let nodes = waiter.join();
         end.store(true, Ordering::Relaxed);
         (worked.map(|peak_mib| (peak_mib, nodes)), sampler.join())
     });
     let (peak_mib, nodes) = worked?;
+    let nodes = nodes.map_err(|_| anyhow::anyhow!("the waiter failed"))??;
     let ready = ready.map_err(|_| anyhow::anyhow!("the sampler failed"))?;
-    ensure!(cluster.has_mark("precious")?, "the data is not back");
     Ok(Times { ready, nodes, peak_mib })
 }
 
-/// Recovers, then waits until all is ready and renewed.
 fn work(
     cluster: &Cluster,
     hosts: &[String],
     backup: &Utf8Path,
     who: Who,
     rekindle: &Utf8Path,
-    since: &str,
 ) -> Result<u64> {
-    let mut peak_mib = 0;
     match who {
-        Who::Rekindle => peak_mib = recover(cluster, hosts, backup, rekindle)?,
-        _ => runbook(cluster, hosts, who == Who::Patient)?,
+        Who::Rekindle => recover(cluster, hosts, backup, rekindle),
+        _ => runbook(cluster, hosts, who == Who::Patient).map(|()| 0),
     }
-    cluster.set.wait_ready_since(since, Duration::from_secs(400))?;
-    Ok(peak_mib)
+}
+
+/// Waits until the data is back, all API servers are ready and all nodes too, with leases renewed after `since`.
+fn nodes_are_back(cluster: &Cluster, since: &str) -> Result<()> {
+    let patience = Duration::from_secs(400);
+    cmd::wait_for("the data back", patience, || {
+        ensure!(cluster.has_mark("precious")?, "the data is not back");
+        Ok(Some(()))
+    })?;
+    cluster.set.wait_ready_since(since, patience)
 }
 
 /// One node: its data dir is deleted. Three: one disk wiped, one garbled. kubelet runs, as it does in real life.
@@ -180,12 +187,13 @@ fn parallel(cluster: &Cluster, hosts: &[String], script: impl Fn(&String) -> Res
     for name in hosts {
         let script = script(name)?;
         let mut command = cluster.set.host(name)?.exec_command(&["/bin/bash", "-c", &script])?;
-        children
-            .push((name, command.stdout(std::process::Stdio::null()).spawn().context("cannot start bash")?));
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        children.push((name, command.spawn().context("cannot start bash")?));
     }
-    for (name, mut child) in children {
-        let status = child.wait()?;
-        ensure!(status.success(), "the runbook on {name}: {status}");
+    for (name, child) in children {
+        let ended = child.wait_with_output()?;
+        let said = String::from_utf8_lossy(&ended.stderr);
+        ensure!(ended.status.success(), "the runbook on {name}: {}: {said}", ended.status);
     }
     Ok(())
 }
