@@ -13,6 +13,7 @@ pub mod cache;
 pub mod cgroup;
 pub mod cmd;
 pub mod components;
+pub mod disk;
 pub mod fill;
 pub mod host;
 mod image;

@@ -286,7 +286,7 @@ async fn another_root_has_files_and_nothing_that_runs() {
 async fn a_machine_says_who_it_is() {
     let found = machine().identity().await.unwrap();
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
-    assert!(i64::try_from(now).unwrap() - found.now_ms < 500);
+    assert!(i64::try_from(now).unwrap() - found.now_ms < 10_000);
     assert!(!found.hostname.is_empty());
     assert!(!found.addresses.contains(&"127.0.0.1".to_owned()));
 }

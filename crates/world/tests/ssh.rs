@@ -110,7 +110,7 @@ async fn big_files_cross_both_ways_beside_requests() {
     let (put, slowest) = tokio::join!(put, asking);
     put.unwrap();
     println!("put {} MiB in {:?}, slowest request beside it {slowest:?}", size >> 20, began.elapsed());
-    assert!(slowest < Duration::from_secs(5), "{slowest:?}");
+    assert!(slowest < Duration::from_secs(20), "{slowest:?}");
     assert!(heard.load(Ordering::Relaxed) > 0);
 
     let began = Instant::now();
