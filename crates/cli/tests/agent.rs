@@ -347,6 +347,60 @@ fn a_bucket_that_goes_away() {
     assert_eq!(timelines[0]["restorable"][0]["lastRevision"], last, "{list}");
 }
 
+// Many small segments become one in the vault while the agent goes on; a point within comes back out of that one, and out of the
+// small ones when it is lost.
+#[test]
+fn small_segments_become_one() {
+    let etcd = tempfile::tempdir().unwrap();
+    let member = Arc::new(Member::boot(&etcd.path().join("data"), &testbed::ports::free_url()));
+    let site = Site::new(&member.url);
+    let config = site.path("agent.yaml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("segmentAgeMs: 1000", "segmentAgeMs: 100")).unwrap();
+    let (stop, thens) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+    let writing = {
+        let (member, stop, thens) = (member.clone(), stop.clone(), thens.clone());
+        std::thread::spawn(move || work(&member, &stop, &thens))
+    };
+    let _agent = site.agent();
+    for count in [10.0, 20.0, 30.0, 40.0, 48.0] {
+        wait_for("too few segments are stored", || site.metric("segments_stored_total") >= Some(count));
+    }
+    wait_for("nothing is merged", || site.metric("merged_segments_stored_total") >= Some(1.0));
+    stop.store(true, Ordering::Relaxed);
+    writing.join().unwrap();
+    let list = json(&["backup", "list", "--vault", &site.vault, "--signer", &site.signer]);
+    let timeline = &list["timelines"][0];
+    let segments = timeline["segments"].as_array().unwrap();
+    let merged = segments.iter().find(|segment| !segment["replaces"].is_null()).expect("a merged one");
+    let full = timeline["fulls"][0]["revision"].as_i64().unwrap();
+    let (first, last) =
+        (&merged["firstRevision"].as_i64().unwrap(), &merged["lastRevision"].as_i64().unwrap());
+    let thens = thens.lock().unwrap();
+    let within = |then: &&Then| (*first.max(&full)..=*last).contains(&then.revision);
+    let then = thens.iter().filter(within).next_back().unwrap();
+    let (identity, to) = (site.path("identity.txt"), then.revision.to_string());
+    let restore = |name: &str| {
+        let data = site.path(name);
+        let from = ["snapshot", "restore", "--from", &site.vault, "--identity", &identity];
+        let point = ["--trusted-signer", &site.signer, "--to", &to, "--data-dir", &data, "-o", "json"];
+        let output = rekindle(&[&from[..], &point[..]].concat());
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{told}");
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(
+            (&report["revision"], &report["hashKv"]["hash"]),
+            (&then.revision.into(), &then.hash.into())
+        );
+        told
+    };
+    assert!(!restore("of-the-merged-one").contains("others that hold the same"));
+    let part = merged["part"]["name"].as_str().unwrap();
+    std::fs::remove_file(Path::new(&site.vault).join("prod").join(part)).unwrap();
+    let told = restore("of-the-small-ones");
+    assert!(told.contains("others that hold the same are taken"), "{told}");
+}
+
 // What etcd compacted while no agent ran is named, and a full follows it at once. Another etcd in its place is a timeline of
 // its own.
 #[test]
