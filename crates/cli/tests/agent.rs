@@ -378,7 +378,7 @@ fn small_segments_become_one() {
         (&merged["firstRevision"].as_i64().unwrap(), &merged["lastRevision"].as_i64().unwrap());
     let thens = thens.lock().unwrap();
     let within = |then: &&Then| (*first.max(&full)..=*last).contains(&then.revision);
-    let then = thens.iter().filter(within).next_back().unwrap();
+    let then = thens.iter().rfind(within).unwrap();
     let (identity, to) = (site.path("identity.txt"), then.revision.to_string());
     let restore = |name: &str| {
         let data = site.path(name);
@@ -399,6 +399,46 @@ fn small_segments_become_one() {
     std::fs::remove_file(Path::new(&site.vault).join("prod").join(part)).unwrap();
     let told = restore("of-the-small-ones");
     assert!(told.contains("others that hold the same are taken"), "{told}");
+}
+
+// Nothing is written for a while, and then all is gone: a time in that quiet comes back from the vault alone, and it is told
+// until when nothing had changed.
+#[test]
+fn a_quiet_time_comes_back() {
+    let etcd = tempfile::tempdir().unwrap();
+    let member = Member::boot(&etcd.path().join("data"), &testbed::ports::free_url());
+    let site = Site::new(&member.url);
+    let mut agent = site.agent();
+    wait_for("the agent is not healthy", || site.is_healthy());
+    (0..5).for_each(|i| drop(member.try_ctl(&["put", "k", &i.to_string()]).unwrap()));
+    let then = member.now();
+    let after_ms = jiff::Timestamp::now().as_millisecond();
+    wait_for("it is not stored", || site.metric("stored_revision") >= Some(then.revision as f64));
+    let quiet = || {
+        let mut files = std::fs::read_dir(Path::new(&site.vault).join("prod/quiet")).ok()?;
+        let told: Value = serde_json::from_slice(&std::fs::read(files.next()?.ok()?.path()).ok()?).ok()?;
+        let told = &told["manifest"];
+        (told["revision"] == then.revision).then(|| told["atMs"].as_i64().unwrap())
+    };
+    wait_for("the quiet is not told", || quiet().is_some_and(|at_ms| at_ms > after_ms));
+    // SIGKILL: it has no time to store the end of its stream
+    agent.0.kill().unwrap();
+    agent.0.wait().unwrap();
+    drop(member);
+    let at_ms = quiet().unwrap();
+    let restore = |name: &str, at_ms: i64| {
+        let time = jiff::Timestamp::from_millisecond(at_ms).unwrap().to_string();
+        let (data, identity) = (site.path(name), site.path("identity.txt"));
+        let from = ["snapshot", "restore", "--from", &site.vault, "--identity", &identity];
+        let point = ["--trusted-signer", &site.signer, "--to", &time, "--data-dir", &data, "-o", "json"];
+        rekindle(&[&from[..], &point[..]].concat())
+    };
+    let restored = restore("quiet", at_ms - 1);
+    assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
+    let report: Value = serde_json::from_slice(&restored.stdout).unwrap();
+    assert_eq!((&report["revision"], &report["hashKv"]["hash"]), (&then.revision.into(), &then.hash.into()));
+    assert!(report["point"]["currentMs"].as_i64().unwrap() >= at_ms, "{report}");
+    assert_eq!(restore("later", at_ms + 3_600_000).status.code(), Some(5), "what was then nobody knows");
 }
 
 // What etcd compacted while no agent ran is named, and a full follows it at once. Another etcd in its place is a timeline of

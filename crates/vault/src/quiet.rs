@@ -96,3 +96,38 @@ impl Writer {
         vault.store.put(&name, bytes.into()).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::{Recipients, SigningKey};
+    use crate::store::Store;
+    use age::x25519::Identity;
+
+    // What is told is read by those who trust its writer; in another cluster's folder, or from a stranger, it tells nothing.
+    #[tokio::test]
+    async fn only_the_trusted_are_heard() {
+        let (dir, store) = (tempfile::tempdir().unwrap(), Store::memory());
+        let key = SigningKey::create(&dir.path().join("key")).unwrap();
+        let stranger = SigningKey::create(&dir.path().join("stranger")).unwrap();
+        let vault = |name: &str, key: &SigningKey| {
+            Vault::new(&store, ClusterName::new(name).unwrap(), &[key.signer()]).unwrap()
+        };
+        let recipients = Recipients::new([Identity::generate().to_public().to_string().as_str()]).unwrap();
+        let prod = vault("prod", &key);
+        assert_eq!(prod.quiet().await.unwrap(), []);
+        let name = WriterName::new("cp-1").unwrap();
+        let writer = prod.writer(name, key.clone(), recipients).await.unwrap();
+        for at_ms in [500, 900] {
+            writer.put_quiet("t", 7, at_ms).await.unwrap();
+        }
+        let told = prod.quiet().await.unwrap();
+        assert_eq!((told.len(), told[0].revision, told[0].at_ms), (1, 7, 900));
+        assert_eq!(vault("prod", &stranger).quiet().await.unwrap(), []);
+        let other = vault("other", &key);
+        let bytes = prod.store.read_small("quiet/cp-1.json", MAX_BYTES).await.unwrap().unwrap();
+        other.store.put("quiet/cp-1.json", bytes.into()).await.unwrap();
+        other.store.put("quiet/cp-2.json", vec![b'x'; 40_000].into()).await.unwrap();
+        assert_eq!(other.quiet().await.unwrap(), []);
+    }
+}
