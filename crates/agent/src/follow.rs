@@ -17,6 +17,7 @@ use crate::health::Health;
 use crate::leases;
 use crate::order::{Order, Row};
 use crate::probe::Probe;
+use crate::prove::Prove;
 use crate::sink::{self, Command, Cut, Told};
 use crate::spool::{self, Spool};
 use crate::{Error, now_ms};
@@ -61,6 +62,9 @@ pub struct FollowConfig {
     /// With this many bytes in the spool nothing more is received, until some of its closed segments are taken away. What
     /// etcd compacts meanwhile is a gap.
     pub spool_bytes_max: u64,
+    /// This often a member is asked for a full HashKV, which proves the newest revisions and holds that member up; `None`: only
+    /// those that compactions leave are asked for, which cost nothing.
+    pub prove_every: Option<Duration>,
 }
 
 /// Follows until `stop` is done, then closes the last segment. Revisions are durable in the spool within a second of their
@@ -125,6 +129,17 @@ pub async fn follow(
         commands: commands.clone(),
     };
     helpers.spawn(probe.run());
+    if let Some(every) = config.prove_every {
+        let prove = Prove {
+            endpoints: config.endpoints.clone(),
+            root: config.root.clone(),
+            cluster_id,
+            every,
+            health: Arc::clone(&health),
+            commands: commands.clone(),
+        };
+        helpers.spawn(prove.run());
+    }
     let mut follower = Follower {
         order: Order::behind(last, newest.and_then(|newest| newest.digest)),
         found,

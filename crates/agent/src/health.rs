@@ -21,6 +21,21 @@ pub struct Health {
     pub gaps: Vec<GapSeen>,
     /// How often the watch was opened, since the start.
     pub watches: u64,
+    /// How often a member computed a HashKV for this agent, since the start.
+    pub proofs: u64,
+    /// The newest of them.
+    pub last_proof: Option<Proof>,
+}
+
+/// A HashKV that a member computed for this agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proof {
+    /// The member.
+    pub url: String,
+    /// The revision that it is of.
+    pub revision: i64,
+    /// How long the member needed.
+    pub took: std::time::Duration,
 }
 
 /// What would be lost if the cluster were gone.

@@ -2,6 +2,7 @@
 //!
 //! - [`follow()`] watches all keys of whichever member serves, and goes on at another one when it stops.
 //! - [`spool`] is the folder of segments (`docs/formats/segment.md`): what is durable there outlives the agent.
+//! - [`hold`] keeps what is stored until an hour of it is merged.
 //! - [`health`] says what could be lost now: the durable revision, beside the highest one of the cluster.
 //!
 //! ```text
@@ -18,14 +19,16 @@
 pub mod follow;
 mod found;
 pub mod health;
+pub mod hold;
 mod leases;
 mod order;
 mod probe;
+mod prove;
 mod sink;
 pub mod spool;
 
 pub use follow::{FollowConfig, follow};
-pub use health::{Health, Rpo};
+pub use health::{Health, Proof, Rpo};
 
 /// Why following ended.
 #[derive(Debug, thiserror::Error)]

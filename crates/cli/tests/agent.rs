@@ -347,6 +347,100 @@ fn a_bucket_that_goes_away() {
     assert_eq!(timelines[0]["restorable"][0]["lastRevision"], last, "{list}");
 }
 
+// Many small segments become one in the vault while the agent goes on; a point within comes back out of that one, and out of the
+// small ones when it is lost.
+#[test]
+fn small_segments_become_one() {
+    let etcd = tempfile::tempdir().unwrap();
+    let member = Arc::new(Member::boot(&etcd.path().join("data"), &testbed::ports::free_url()));
+    let site = Site::new(&member.url);
+    let config = site.path("agent.yaml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("segmentAgeMs: 1000", "segmentAgeMs: 100")).unwrap();
+    let (stop, thens) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+    let writing = {
+        let (member, stop, thens) = (member.clone(), stop.clone(), thens.clone());
+        std::thread::spawn(move || work(&member, &stop, &thens))
+    };
+    let _agent = site.agent();
+    for count in [10.0, 20.0, 30.0, 40.0, 48.0] {
+        wait_for("too few segments are stored", || site.metric("segments_stored_total") >= Some(count));
+    }
+    wait_for("nothing is merged", || site.metric("merged_segments_stored_total") >= Some(1.0));
+    stop.store(true, Ordering::Relaxed);
+    writing.join().unwrap();
+    let list = json(&["backup", "list", "--vault", &site.vault, "--signer", &site.signer]);
+    let timeline = &list["timelines"][0];
+    let segments = timeline["segments"].as_array().unwrap();
+    let merged = segments.iter().find(|segment| !segment["replaces"].is_null()).expect("a merged one");
+    let full = timeline["fulls"][0]["revision"].as_i64().unwrap();
+    let (first, last) =
+        (&merged["firstRevision"].as_i64().unwrap(), &merged["lastRevision"].as_i64().unwrap());
+    let thens = thens.lock().unwrap();
+    let within = |then: &&Then| (*first.max(&full)..=*last).contains(&then.revision);
+    let then = thens.iter().rfind(within).unwrap();
+    let (identity, to) = (site.path("identity.txt"), then.revision.to_string());
+    let restore = |name: &str| {
+        let data = site.path(name);
+        let from = ["snapshot", "restore", "--from", &site.vault, "--identity", &identity];
+        let point = ["--trusted-signer", &site.signer, "--to", &to, "--data-dir", &data, "-o", "json"];
+        let output = rekindle(&[&from[..], &point[..]].concat());
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{told}");
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(
+            (&report["revision"], &report["hashKv"]["hash"]),
+            (&then.revision.into(), &then.hash.into())
+        );
+        told
+    };
+    assert!(!restore("of-the-merged-one").contains("others that hold the same"));
+    let part = merged["part"]["name"].as_str().unwrap();
+    std::fs::remove_file(Path::new(&site.vault).join("prod").join(part)).unwrap();
+    let told = restore("of-the-small-ones");
+    assert!(told.contains("others that hold the same are taken"), "{told}");
+}
+
+// Nothing is written for a while, and then all is gone: a time in that quiet comes back from the vault alone, and it is told
+// until when nothing had changed.
+#[test]
+fn a_quiet_time_comes_back() {
+    let etcd = tempfile::tempdir().unwrap();
+    let member = Member::boot(&etcd.path().join("data"), &testbed::ports::free_url());
+    let site = Site::new(&member.url);
+    let mut agent = site.agent();
+    wait_for("the agent is not healthy", || site.is_healthy());
+    (0..5).for_each(|i| drop(member.try_ctl(&["put", "k", &i.to_string()]).unwrap()));
+    let then = member.now();
+    let after_ms = jiff::Timestamp::now().as_millisecond();
+    wait_for("it is not stored", || site.metric("stored_revision") >= Some(then.revision as f64));
+    let quiet = || {
+        let mut files = std::fs::read_dir(Path::new(&site.vault).join("prod/quiet")).ok()?;
+        let told: Value = serde_json::from_slice(&std::fs::read(files.next()?.ok()?.path()).ok()?).ok()?;
+        let told = &told["manifest"];
+        (told["revision"] == then.revision).then(|| told["atMs"].as_i64().unwrap())
+    };
+    wait_for("the quiet is not told", || quiet().is_some_and(|at_ms| at_ms > after_ms));
+    // SIGKILL: it has no time to store the end of its stream
+    agent.0.kill().unwrap();
+    agent.0.wait().unwrap();
+    drop(member);
+    let at_ms = quiet().unwrap();
+    let restore = |name: &str, at_ms: i64| {
+        let time = jiff::Timestamp::from_millisecond(at_ms).unwrap().to_string();
+        let (data, identity) = (site.path(name), site.path("identity.txt"));
+        let from = ["snapshot", "restore", "--from", &site.vault, "--identity", &identity];
+        let point = ["--trusted-signer", &site.signer, "--to", &time, "--data-dir", &data, "-o", "json"];
+        rekindle(&[&from[..], &point[..]].concat())
+    };
+    let restored = restore("quiet", at_ms - 1);
+    assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
+    let report: Value = serde_json::from_slice(&restored.stdout).unwrap();
+    assert_eq!((&report["revision"], &report["hashKv"]["hash"]), (&then.revision.into(), &then.hash.into()));
+    assert!(report["point"]["currentMs"].as_i64().unwrap() >= at_ms, "{report}");
+    assert_eq!(restore("later", at_ms + 3_600_000).status.code(), Some(5), "what was then nobody knows");
+}
+
 // What etcd compacted while no agent ran is named, and a full follows it at once. Another etcd in its place is a timeline of
 // its own.
 #[test]

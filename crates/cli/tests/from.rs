@@ -13,6 +13,7 @@ use rekindle_vault::{
     ClusterName, FullMeta, PartSource, Recipients, SegmentMeta, SigningKey, Store, Vault, Writer, WriterName,
 };
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -129,6 +130,7 @@ impl World {
             etcd_version: None,
             member: None,
             samples: Vec::new(),
+            replaces: BTreeSet::new(),
         };
         self.writer().await.1.put_segment(PartSource::File(segment.to_owned()), meta).await.unwrap();
     }
@@ -205,6 +207,7 @@ impl World {
             segment_bytes,
             segment_age: Duration::from_millis(500),
             spool_bytes_max: 1 << 30,
+            prove_every: None,
         };
         let (publish, health) = watch::channel(Health::default());
         let (stop, stopped) = oneshot::channel::<()>();

@@ -131,8 +131,54 @@ impl History {
     }
 }
 
+/// Of stretches in order of their first revision (and the longer before the shorter), the fewest that lead from `base` on:
+/// of those that go on where the ones before end, always the one that reaches furthest. `span`: first and last revision.
+pub fn fewest<T: Copy>(
+    sorted: impl Iterator<Item = T>,
+    span: impl Fn(&T) -> (i64, i64),
+    base: i64,
+) -> Vec<T> {
+    let (mut path, mut reached) = (Vec::new(), base);
+    let mut furthest: Option<(T, i64)> = None;
+    for stretch in sorted {
+        let (first, last) = span(&stretch);
+        if first > reached.saturating_add(1) {
+            // nothing before it reaches further than what was found
+            let Some((found, end)) = furthest.take() else { break };
+            path.push(found);
+            reached = end;
+            if first > reached.saturating_add(1) {
+                return path;
+            }
+        }
+        if last > furthest.map_or(reached, |(_, end)| end) {
+            furthest = Some((stretch, last));
+        }
+    }
+    path.extend(furthest.map(|(found, _)| found));
+    path
+}
+
+/// Of segments in a timeline's order those that no other one which `counts` holds whole.
+pub(crate) fn widest(
+    segments: &[Item<Segment>],
+    counts: impl Fn(&Item<Segment>) -> bool,
+) -> Vec<&Item<Segment>> {
+    let (mut widest, mut reach) = (Vec::new(), i64::MIN);
+    for segment in segments {
+        // whatever holds it begins no later, and so stands before it
+        if segment.content.last_revision > reach {
+            widest.push(segment);
+        }
+        if counts(segment) {
+            reach = reach.max(segment.content.last_revision);
+        }
+    }
+    widest
+}
+
 impl<T: Clone> Item<T> {
-    fn of(manifest: &Manifest, content: &T) -> Self {
+    pub(crate) fn of(manifest: &Manifest, content: &T) -> Self {
         Self {
             sequence: manifest.sequence,
             writer: manifest.writer.clone(),
@@ -177,21 +223,15 @@ impl Timeline {
         self
     }
 
-    /// The segments that lead from `base` on, each reaching further than the one before.
+    /// The fewest segments that lead from `base` on, each reaching further than the one before.
     pub fn segments_from(&self, base: i64) -> Vec<&Item<Segment>> {
-        let mut reached = base;
-        let mut path: Vec<&Item<Segment>> = Vec::new();
-        for segment in &self.segments {
-            let (first, last) = (segment.content.first_revision, segment.content.last_revision);
-            if first > reached.saturating_add(1) {
-                break;
-            }
-            if last > reached {
-                reached = last;
-                path.push(segment);
-            }
-        }
-        path
+        let span = |s: &&Item<Segment>| (s.content.first_revision, s.content.last_revision);
+        fewest(self.segments.iter(), span, base)
+    }
+
+    /// The segments that no other one holds whole, by first revision: together they hold all there is.
+    pub fn widest(&self) -> Vec<&Item<Segment>> {
+        widest(&self.segments, |_| true)
     }
 
     fn stretches(&self) -> Vec<Stretch> {

@@ -59,6 +59,7 @@ pub(crate) fn segment(id: &str, first_revision: i64, last_revision: i64, last_ms
         etcd_version: None,
         member: None,
         hash_kv: Vec::new(),
+        replaces: Vec::new(),
     })
 }
 

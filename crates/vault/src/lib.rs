@@ -2,9 +2,11 @@
 //!
 //! ```text
 //! CLUSTER/full/UUID-WRITER.db.zst.age         a stock etcd snapshot
-//! CLUSTER/segment/UUID-WRITER.seg.zst.age     a stretch of the change stream
+//! CLUSTER/segment/UUID-WRITER.seg.zst.age     a stretch of the change stream; merged ones hold what many small ones hold
 //! CLUSTER/bundle/UUID-WRITER.tar.zst.age      files of one control-plane host
 //! CLUSTER/manifest/SEQUENCE.json              signed; each names one part, or what was pruned
+//! CLUSTER/index/SEQUENCE-UUID.jsonl.zst       many manifests in one object, for readers in a hurry
+//! CLUSTER/quiet/WRITER.json                   signed; when this writer last saw that nothing had changed
 //! ```
 //! A part without a manifest is not a backup: parts are written first, the manifest last and only if its sequence
 //! number is still free. So a crash leaves nothing that reads as a backup, and two writers do each other no harm.
@@ -18,12 +20,15 @@ mod chain;
 mod download;
 mod error;
 pub mod history;
+mod index;
 pub mod keys;
 pub mod manifest;
 pub mod names;
 mod prune;
 mod publish;
+mod quiet;
 pub mod retention;
+mod scratch;
 mod seal;
 mod staged;
 mod store;
@@ -38,7 +43,9 @@ pub use keys::{Identities, Recipients, Signer, SigningKey};
 pub use manifest::Manifest;
 pub use names::{ClusterName, WriterName};
 pub use prune::PruneReport;
+pub use quiet::Quiet;
 pub use retention::Retention;
+pub use scratch::Scratch;
 pub use store::Store;
 pub use upload::PartSource;
 pub use vault::Vault;

@@ -14,6 +14,7 @@ use rekindle_model::etcd::{EtcdMember, HashKv};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Version of the format.
 pub const API_VERSION: &str = "rekindle.dev/v1";
@@ -162,6 +163,54 @@ pub struct Segment {
     pub member: Option<MemberId>,
     /// HashKV as members answered for revisions in it.
     pub hash_kv: Vec<HashKv>,
+    /// The manifests of the segments it was merged of: it holds all that they hold. Empty: it was not merged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replaces: Vec<Numbers>,
+}
+
+/// Neighbouring sequence numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Numbers {
+    /// The first.
+    pub first: u64,
+    /// The last.
+    pub last: u64,
+}
+
+impl Numbers {
+    /// Numbers as runs of neighbours, in order.
+    pub fn runs(numbers: &BTreeSet<u64>) -> Vec<Self> {
+        let mut runs: Vec<Self> = Vec::new();
+        for number in numbers {
+            match runs.last_mut() {
+                Some(run) if run.last.checked_add(1) == Some(*number) => run.last = *number,
+                _ => runs.push(Self { first: *number, last: *number }),
+            }
+        }
+        runs
+    }
+}
+
+/// Sequence numbers, as runs that neither overlap nor touch: from the first of each to its last.
+#[derive(Debug, Default)]
+pub(crate) struct NumberSet(BTreeMap<u64, u64>);
+
+impl NumberSet {
+    pub(crate) fn add(&mut self, run: Numbers) {
+        let Numbers { mut first, mut last } = run;
+        while let Some((&from, &to)) = self.0.range(..=last.saturating_add(1)).next_back()
+            && to.saturating_add(1) >= first
+        {
+            (first, last) = (first.min(from), last.max(to));
+            self.0.remove(&from);
+        }
+        self.0.insert(first, last);
+    }
+
+    pub(crate) fn has(&self, number: u64) -> bool {
+        self.0.range(..=number).next_back().is_some_and(|(_, last)| number <= *last)
+    }
 }
 
 /// What a restore also needs of one control-plane host.
@@ -230,6 +279,36 @@ struct Envelope<'a> {
     manifest: &'a RawValue,
 }
 
+/// Signs a value: the bytes of its object, one line.
+pub(crate) fn signed(object: &str, value: &impl Serialize, key: &SigningKey) -> Result<Vec<u8>> {
+    let broken = |source| Error::Manifest { object: object.to_owned(), source };
+    let raw = serde_json::value::to_raw_value(value).map_err(broken)?;
+    let envelope = Envelope {
+        signer: key.signer().to_string().into(),
+        signature: key.sign(raw.get().as_bytes()).into(),
+        manifest: &raw,
+    };
+    let mut bytes = serde_json::to_vec(&envelope).map_err(broken)?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+/// The value in an object's bytes: signer trusted, signature good.
+pub(crate) fn opened_by<'b>(object: &str, bytes: &'b [u8], trusted: &[Signer]) -> Result<&'b RawValue> {
+    let object = || object.to_owned();
+    let envelope: Envelope<'b> =
+        serde_json::from_slice(bytes).map_err(|source| Error::Manifest { object: object(), source })?;
+    let signer = envelope.signer.to_string();
+    let known = trusted.iter().find(|trusted| trusted.to_string() == signer);
+    let Some(known) = known else {
+        return Err(Error::UnknownSigner { object: object(), signer });
+    };
+    if !known.signed(envelope.manifest.get().as_bytes(), &envelope.signature) {
+        return Err(Error::Signature { object: object(), signer });
+    }
+    Ok(envelope.manifest)
+}
+
 impl Manifest {
     /// Its name below the cluster's folder.
     pub fn name(&self) -> String {
@@ -238,16 +317,7 @@ impl Manifest {
 
     /// Signs it: the object's bytes.
     pub(crate) fn sealed(&self, key: &SigningKey) -> Result<Vec<u8>> {
-        let broken = |source| Error::Manifest { object: self.name(), source };
-        let raw = serde_json::value::to_raw_value(self).map_err(broken)?;
-        let envelope = Envelope {
-            signer: key.signer().to_string().into(),
-            signature: key.sign(raw.get().as_bytes()).into(),
-            manifest: &raw,
-        };
-        let mut bytes = serde_json::to_vec(&envelope).map_err(broken)?;
-        bytes.push(b'\n');
-        Ok(bytes)
+        signed(&self.name(), self, key)
     }
 
     /// Opens an object's bytes: signer trusted, signature good, in its own place, in itself consistent.
@@ -258,28 +328,19 @@ impl Manifest {
         sequence: u64,
         trusted: &[Signer],
     ) -> Result<Self> {
+        let value = opened_by(object, bytes, trusted)?;
         let object = || object.to_owned();
-        let envelope: Envelope<'_> =
-            serde_json::from_slice(bytes).map_err(|source| Error::Manifest { object: object(), source })?;
-        let signer = envelope.signer.to_string();
-        let known = trusted.iter().find(|trusted| trusted.to_string() == signer);
-        let Some(known) = known else {
-            return Err(Error::UnknownSigner { object: object(), signer });
-        };
-        if !known.signed(envelope.manifest.get().as_bytes(), &envelope.signature) {
-            return Err(Error::Signature { object: object(), signer });
-        }
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Version {
             api_version: String,
         }
         let parse = |source| Error::Manifest { object: object(), source };
-        let Version { api_version } = serde_json::from_str(envelope.manifest.get()).map_err(parse)?;
+        let Version { api_version } = serde_json::from_str(value.get()).map_err(parse)?;
         if api_version != API_VERSION {
             return Err(Error::Version { object: object(), version: api_version });
         }
-        let manifest: Self = serde_json::from_str(envelope.manifest.get()).map_err(parse)?;
+        let manifest: Self = serde_json::from_str(value.get()).map_err(parse)?;
         if manifest.cluster != *cluster || manifest.sequence != sequence {
             let says = format!("{}/{}", manifest.cluster, manifest.name());
             return Err(Error::Misplaced { object: object(), says });
@@ -302,6 +363,9 @@ impl Manifest {
         match &self.content {
             Content::Segment(s) if s.first_revision < 1 || s.first_revision > s.last_revision => {
                 Some(format!("revisions {} to {}", s.first_revision, s.last_revision))
+            }
+            Content::Segment(s) if s.replaces.iter().any(|r| r.first > r.last || r.last >= self.sequence) => {
+                Some("it replaces manifests that are not before it".into())
             }
             Content::Full(f) if f.revision < 1 => Some(format!("revision {}", f.revision)),
             _ => None,

@@ -34,6 +34,7 @@ fn some() -> Manifest {
         etcd_version: None,
         member: None,
         hash_kv: vec![sample],
+        replaces: Vec::new(),
     };
     Manifest {
         api_version: API_VERSION.into(),
@@ -129,4 +130,22 @@ proptest! {
             prop_assert_eq!(manifest, some(), "only white space outside the signed bytes");
         }
     }
+}
+
+// What a reader need not read is kept as runs: in whatever order, overlap and number they come.
+#[test]
+fn sets_of_numbers() {
+    let mut set = NumberSet::default();
+    for (first, last) in
+        [(10, 20), (1, 3), (15, 25), (4, 4), (12, 13), (u64::MAX, u64::MAX), (30, 40), (24, 31)]
+    {
+        set.add(Numbers { first, last });
+    }
+    let runs: Vec<(u64, u64)> = set.0.iter().map(|(first, last)| (*first, *last)).collect();
+    assert_eq!(runs, [(1, 4), (10, 40), (u64::MAX, u64::MAX)]);
+    assert!([1, 4, 10, 40, u64::MAX].into_iter().all(|n| set.has(n)));
+    assert!([0, 5, 9, 41].into_iter().all(|n| !set.has(n)));
+    let numbers = BTreeSet::from([7, 1, 2, 9, 8]);
+    let runs = Numbers::runs(&numbers);
+    assert_eq!(runs, [Numbers { first: 1, last: 2 }, Numbers { first: 7, last: 9 }]);
 }

@@ -5,7 +5,8 @@
 
 use crate::chain::{joined, removed};
 use crate::error::{Error, Result};
-use crate::history::History;
+use crate::history::{History, Timeline};
+use crate::index::INDEX;
 use crate::keys::SigningKey;
 use crate::manifest::{Content, Link, Manifest, Part, Prune};
 use crate::names::{self, PartKind, WriterName};
@@ -183,12 +184,34 @@ impl Publisher {
             return Err(Error::NoGoodFull { cluster: vault.cluster.to_string() });
         };
         let mut segments = BTreeSet::new();
-        for segment in covers(history) {
-            if vault.verify_stored(&segment.content.part).await.is_ok() {
-                segments.insert(segment.sequence);
-            }
+        for timeline in &history.timelines {
+            self.prove_covers(timeline, &mut segments, report).await;
         }
         Ok(retention.keep(history, &Proved { full, segments }, now_ms))
+    }
+
+    /// Reads the segments in whose place shorter ones may go, the widest first; where one is damaged, those within it.
+    async fn prove_covers(&self, timeline: &Timeline, sound: &mut BTreeSet<u64>, report: &mut PruneReport) {
+        let mut unsound = BTreeSet::new();
+        loop {
+            let mut wide = covers(timeline, &unsound);
+            wide.retain(|segment| !sound.contains(&segment.sequence));
+            if wide.is_empty() {
+                return;
+            }
+            for segment in wide {
+                let part = &segment.content.part;
+                match self.vault.verify_stored(part).await {
+                    Ok(()) => {
+                        sound.insert(segment.sequence);
+                    }
+                    Err(error) => {
+                        report.skipped.push(Fault::of(self.vault.object(&part.name), &error));
+                        unsound.insert(segment.sequence);
+                    }
+                }
+            }
+        }
     }
 
     async fn remove(
@@ -249,7 +272,7 @@ impl Publisher {
         report: &mut PruneReport,
     ) -> Result<()> {
         let old = |file: &Listed| file.written_ms < now_ms.saturating_sub(LEFT_BEHIND_MS);
-        for folder in PartKind::ALL.map(PartKind::folder).into_iter().chain(["manifest", PROBE]) {
+        for folder in PartKind::ALL.map(PartKind::folder).into_iter().chain(["manifest", INDEX, PROBE]) {
             for file in staged::list(&self.vault.store, folder)?.into_iter().filter(old) {
                 let name = format!("{folder}/{}", file.file);
                 let removed =

@@ -8,6 +8,7 @@ use crate::vault::Vault;
 use crate::{hex, now_ms};
 use sha2::{Digest, Sha256};
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 /// So many writers may take the next place before this one gives up.
 const TRIES: usize = 100;
@@ -15,13 +16,32 @@ const TRIES: usize = 100;
 /// So many requests for a place may stay without an answer.
 const UNANSWERED: usize = 3;
 
+/// For so long after a manifest was seen to be the newest, the number behind it is tried without listing: were it taken,
+/// it would be taken still, because retention removes nothing this young (`prune.rs`, half an hour).
+const FRESH: Duration = Duration::from_secs(600);
+
 /// Signs and writes manifests.
 pub(crate) struct Publisher {
     pub(crate) vault: Vault,
     pub(crate) name: WriterName,
-    key: SigningKey,
+    pub(crate) key: SigningKey,
     /// The newest manifest seen: listing goes on from there.
-    newest: Mutex<Option<Link>>,
+    newest: Mutex<Option<Known>>,
+}
+
+/// A manifest, and when it was the newest, by both clocks: one stands still while a machine sleeps, one is set.
+#[derive(Clone)]
+struct Known {
+    link: Link,
+    at: Instant,
+    at_ms: i64,
+}
+
+impl Known {
+    fn is_fresh(&self) -> bool {
+        let fresh_ms = i64::try_from(FRESH.as_millis()).unwrap_or(i64::MAX);
+        self.at.elapsed() < FRESH && (0..fresh_ms).contains(&now_ms().saturating_sub(self.at_ms))
+    }
 }
 
 impl Publisher {
@@ -48,8 +68,13 @@ impl Publisher {
             content,
         };
         let mut unanswered = 0..UNANSWERED;
-        for _ in 0..TRIES {
-            manifest.before = self.newest().await?;
+        for attempt in 0..TRIES {
+            let (at, at_ms) = (Instant::now(), now_ms());
+            let fresh = self.known().filter(|known| attempt == 0 && known.is_fresh());
+            manifest.before = match fresh {
+                Some(known) => Some(known.link),
+                None => self.newest().await?,
+            };
             manifest.sequence = manifest.before.as_ref().map_or(0, |before| before.sequence) + 1;
             if manifest.sequence > SEQUENCE_MAX {
                 return Err(self.no_sequence("the last number is taken"));
@@ -64,7 +89,8 @@ impl Publisher {
             let ours = created
                 || self.vault.store.read_small(&name, MANIFEST_MAX_BYTES).await?.is_some_and(|b| b == bytes);
             if ours {
-                self.remember(Link { sequence: manifest.sequence, sha256: hex(&Sha256::digest(&bytes)) });
+                let link = Link { sequence: manifest.sequence, sha256: hex(&Sha256::digest(&bytes)) };
+                self.remember(Known { link, at, at_ms });
                 return Ok(manifest);
             }
         }
@@ -75,19 +101,27 @@ impl Publisher {
         Error::NoSequence { cluster: self.vault.cluster.to_string(), why }
     }
 
-    fn remember(&self, link: Link) {
+    fn known(&self) -> Option<Known> {
+        self.newest.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    fn remember(&self, seen: Known) {
         let mut newest = self.newest.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if newest.as_ref().is_none_or(|known| known.sequence < link.sequence) {
-            *newest = Some(link);
+        if newest.as_ref().is_none_or(|known| known.link.sequence <= seen.link.sequence) {
+            *newest = Some(seen);
         }
     }
 
     /// The newest object in the manifest folder, whoever wrote it.
     async fn newest(&self) -> Result<Option<Link>> {
-        let known = self.newest.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let (at, at_ms) = (Instant::now(), now_ms());
+        let known = self.known().map(|known| known.link);
         let after = known.as_ref().map(|link| names::manifest(link.sequence));
         let listed = self.vault.store.list("manifest", after.as_deref()).await?;
         let Some(sequence) = listed.iter().filter_map(|file| names::sequence_of(&file.file)).max() else {
+            if let Some(link) = known.clone() {
+                self.remember(Known { link, at, at_ms });
+            }
             return Ok(known);
         };
         let name = names::manifest(sequence);
@@ -95,7 +129,7 @@ impl Publisher {
             return Err(self.no_sequence("the newest manifest went away while it was read"));
         };
         let link = Link { sequence, sha256: hex(&Sha256::digest(&bytes)) };
-        self.remember(link.clone());
+        self.remember(Known { link: link.clone(), at, at_ms });
         Ok(Some(link))
     }
 }

@@ -1,6 +1,6 @@
 //! Which backups are kept, and why. Pure: the same history and time give the same answer.
 
-use crate::history::{History, Item, Timeline};
+use crate::history::{History, Item, Timeline, widest};
 use crate::manifest::{Full, Segment};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -58,22 +58,22 @@ pub(crate) struct Proved {
     pub(crate) segments: BTreeSet<u64>,
 }
 
-/// Segments that hold all that a shorter one holds: only once these are proved may the shorter ones go.
-pub(crate) fn covers(history: &History) -> Vec<&Item<Segment>> {
-    let of = |timeline: &'_ Timeline| -> Vec<u64> {
-        let covered = |t: &Item<Segment>| timeline.segments.iter().any(|s| is_covered(s, t));
-        timeline.segments.iter().filter(|t| covered(t)).map(|t| t.sequence).collect()
-    };
-    let numbers: BTreeSet<u64> = history.timelines.iter().flat_map(of).collect();
-    history.timelines.iter().flat_map(|t| &t.segments).filter(|s| numbers.contains(&s.sequence)).collect()
-}
-
-/// Whether `by` holds all that `segment` holds, and is not to go for the same reason.
-fn is_covered(segment: &Item<Segment>, by: &Item<Segment>) -> bool {
-    let span = |s: &Item<Segment>| (s.content.first_revision, s.content.last_revision);
-    let ((first, last), (by_first, by_last)) = (span(segment), span(by));
-    let longer = by_first < first || by_last > last || by.sequence < segment.sequence;
-    by_first <= first && by_last >= last && longer
+/// Segments that hold all that shorter ones hold, and are held by no other one but those known to be `unsound`: only once
+/// these are proved may the shorter ones go.
+pub(crate) fn covers<'t>(timeline: &'t Timeline, unsound: &BTreeSet<u64>) -> Vec<&'t Item<Segment>> {
+    let counts = |segment: &Item<Segment>| !unsound.contains(&segment.sequence);
+    let wide: BTreeSet<u64> = widest(&timeline.segments, counts).iter().map(|s| s.sequence).collect();
+    // of all behind one in their order, the one that ends first
+    let mut ends_first = i64::MAX;
+    let mut covers = Vec::new();
+    for segment in timeline.segments.iter().rev() {
+        let last = segment.content.last_revision;
+        if ends_first <= last && wide.contains(&segment.sequence) && counts(segment) {
+            covers.push(segment);
+        }
+        ends_first = ends_first.min(last);
+    }
+    covers
 }
 
 impl Retention {
@@ -152,12 +152,9 @@ impl Retention {
                 bases.map(|base| base.content.revision).fold(*last, i64::min)
             }
         };
-        for segment in timeline.segments.iter().filter(|s| s.content.last_revision > from) {
-            let covered =
-                timeline.segments.iter().any(|by| sound.contains(&by.sequence) && is_covered(segment, by));
-            if !covered {
-                note(kept, segment.sequence, "leads on from a kept full");
-            }
+        let uncovered = widest(&timeline.segments, |by| sound.contains(&by.sequence));
+        for segment in uncovered.into_iter().filter(|s| s.content.last_revision > from) {
+            note(kept, segment.sequence, "leads on from a kept full");
         }
     }
 }

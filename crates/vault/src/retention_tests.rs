@@ -11,7 +11,8 @@ fn nothing() -> Retention {
 }
 
 fn all_sound(history: &History) -> BTreeSet<u64> {
-    covers(history).iter().map(|segment| segment.sequence).collect()
+    let none = BTreeSet::new();
+    history.timelines.iter().flat_map(|t| covers(t, &none)).map(|segment| segment.sequence).collect()
 }
 
 fn after(contents: &[Content], kept: &Kept) -> Vec<Content> {
@@ -52,6 +53,31 @@ fn merged_segments_go_once_the_merged_one_is_proved() {
     assert_eq!(all_sound(&history), BTreeSet::from([4]));
     assert_eq!(kept(BTreeSet::new()), [1, 2, 3, 4, 5]);
     assert_eq!(kept(all_sound(&history)), [1, 4, 5]);
+}
+
+// Merged ones of merged ones: the widest is enough for all below it; if that is damaged, those below it are looked at.
+#[test]
+fn the_widest_sound_one_counts() {
+    let contents = [
+        full("t", 10, 0),
+        segment("t", 11, 12, 1),
+        segment("t", 13, 14, 2),
+        segment("t", 11, 14, 2),
+        segment("t", 15, 16, 3),
+        segment("t", 11, 16, 3),
+    ];
+    let history = history(contents);
+    let covers = |unsound: &[u64]| {
+        let unsound = unsound.iter().copied().collect();
+        covers(&history.timelines[0], &unsound).iter().map(|s| s.sequence).collect::<Vec<_>>()
+    };
+    assert_eq!(covers(&[]), [6]);
+    assert_eq!(covers(&[6]), [4]);
+    assert_eq!(covers(&[4, 6]), [0; 0]);
+    let proved = |segments: &[u64]| Proved { full: 1, segments: segments.iter().copied().collect() };
+    let kept = |segments| nothing().keep(&history, &proved(segments), 9).into_keys().collect::<Vec<_>>();
+    assert_eq!(kept(&[6]), [1, 6]);
+    assert_eq!(kept(&[4]), [1, 4, 5, 6]);
 }
 
 // Within the window every moment stays restorable, though its full is older than all rules keep.

@@ -32,8 +32,9 @@ fn retry(retry_timeout: Duration) -> RetryConfig {
 
 /// The folder of probes; no cluster has such a name.
 pub(crate) const PROBE: &str = "_probe";
-/// A folder with more objects than this is none of ours: segments of a year, merged hourly, are some 9000.
-const LISTED_MAX: usize = 200_000;
+/// A folder with more objects than this is none of ours: segments of a year, merged hourly, are some 9000, and those of a
+/// month that nobody pruned 1.3 million.
+const LISTED_MAX: usize = 2_000_000;
 
 /// A provider's store: its environment, its address, then the settings given.
 macro_rules! provider {
@@ -119,7 +120,8 @@ impl Store {
         Self::over(Arc::new(InMemory::new()), "memory:")
     }
 
-    fn over(inner: Arc<dyn ObjectStore>, url: &str) -> Self {
+    /// Over a store that is open already; `url` names it in what people read.
+    pub fn over(inner: Arc<dyn ObjectStore>, url: &str) -> Self {
         Self { patient: inner.clone(), inner, prefix: Path::default(), url: url.to_owned(), folder: None }
     }
 

@@ -5,14 +5,15 @@ use crate::download;
 use crate::error::{Error, Result};
 use crate::history::{Gap, History};
 use crate::keys::Identities;
-use crate::manifest::{Content, MANIFEST_MAX_BYTES, Manifest, Part};
+use crate::manifest::{Content, MANIFEST_MAX_BYTES, Manifest, Part, Segment};
+use crate::scratch::Scratch;
 use crate::vault::Vault;
 use etcd_disk::snapshot::{SnapshotFile, TrailerPolicy, VerifyOptions};
 use rekindle_model::MemberId;
 use rekindle_model::etcd::HashKv;
 use schemars::JsonSchema;
 use serde::Serialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -111,6 +112,8 @@ impl Vault {
             report.faults.push(Fault::new(object, found.what));
         }
         report.faults.extend(self.strangers(&loaded.manifests));
+        report.faults.extend(self.not_held(&loaded.manifests));
+        report.faults.extend(self.index_faults().await?);
         let total = loaded.manifests.iter().filter_map(|m| Some(m.content.part()?.1.size_bytes));
         let total = total.fold(0, u64::saturating_add);
         for manifest in &loaded.manifests {
@@ -154,6 +157,29 @@ impl Vault {
         manifests.iter().filter_map(stranger).collect()
     }
 
+    /// Merged segments that do not hold what they say they were merged of: readers would miss it.
+    fn not_held(&self, manifests: &[Manifest]) -> Vec<Fault> {
+        let by_number: BTreeMap<u64, &Manifest> = manifests.iter().map(|m| (m.sequence, m)).collect();
+        let holds = |merged: &Segment, other: &Manifest| match &other.content {
+            Content::Segment(other) => {
+                merged.timeline.id == other.timeline.id
+                    && merged.first_revision <= other.first_revision
+                    && merged.last_revision >= other.last_revision
+            }
+            _ => false,
+        };
+        let mut faults = Vec::new();
+        for manifest in manifests {
+            let Content::Segment(merged) = &manifest.content else { continue };
+            let replaced = merged.replaces.iter().flat_map(|run| by_number.range(run.first..=run.last));
+            for (number, _) in replaced.filter(|(_, other)| !holds(merged, other)) {
+                let what = format!("it is to replace number {number}, and does not hold what that holds");
+                faults.push(Fault::new(self.object(&merged.part.name), what));
+            }
+        }
+        faults
+    }
+
     async fn verify_part(&self, manifest: &Manifest, part: &Part, level: &VerifyLevel) -> Result<()> {
         let VerifyLevel::Content { identities, scratch } = level else {
             return self.verify_stored(part).await;
@@ -165,9 +191,7 @@ impl Vault {
                 return download::read(&self.store, part, identities).await;
             }
         };
-        let local = |source| Error::Local { path: scratch.clone(), action: "make a folder in", source };
-        let folder =
-            tempfile::Builder::new().prefix(".rekindle-verify-").tempdir_in(scratch).map_err(local)?;
+        let folder = Scratch::new(scratch, "verify")?;
         let file = folder.path().join(name);
         self.fetch(part, identities, &file).await?;
         let (object, content) = (self.object(&part.name), manifest.content.clone());

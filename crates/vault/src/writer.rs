@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::keys::{Recipients, SigningKey};
-use crate::manifest::{Bundle, ClusterIdentity, Content, Full, Manifest, Segment, TimelineRef};
+use crate::manifest::{Bundle, ClusterIdentity, Content, Full, Manifest, Numbers, Segment, TimelineRef};
 use crate::names::{self, PartKind, WriterName};
 use crate::publish::Publisher;
 use crate::upload::{PartSource, upload};
@@ -10,6 +10,7 @@ use crate::vault::Vault;
 use etcd_disk::snapshot::Verified;
 use rekindle_model::MemberId;
 use rekindle_model::etcd::{EtcdMember, HashKv};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Writes into a cluster's folder.
@@ -56,6 +57,8 @@ pub struct SegmentMeta {
     pub member: Option<MemberId>,
     /// HashKV as members answered for revisions in it.
     pub samples: Vec<HashKv>,
+    /// Numbers of the segments it was merged of; it must hold all that they hold.
+    pub replaces: BTreeSet<u64>,
 }
 
 /// What is said of a bundle.
@@ -157,6 +160,7 @@ impl Writer {
             etcd_version: meta.etcd_version,
             member: meta.member,
             hash_kv: meta.samples,
+            replaces: Numbers::runs(&meta.replaces),
         };
         self.publisher.publish(Content::Segment(segment)).await
     }

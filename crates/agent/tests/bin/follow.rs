@@ -23,6 +23,7 @@ async fn main() -> Result<(), rekindle_agent::Error> {
         segment_bytes: 4 << 20,
         segment_age: Duration::from_secs(3),
         spool_bytes_max: 1 << 30,
+        prove_every: None,
     };
     let (publish, mut health) = watch::channel(Health::default());
     tokio::spawn(async move {

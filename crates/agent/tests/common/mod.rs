@@ -49,6 +49,7 @@ pub fn config(urls: &[String], spool: Utf8PathBuf) -> FollowConfig {
         segment_bytes: 4 << 20,
         segment_age: Duration::from_secs(3),
         spool_bytes_max: 1 << 30,
+        prove_every: None,
     }
 }
 

@@ -50,8 +50,12 @@ pub struct Changes {
     /// The highest revision there by the time asked for.
     by_then: Option<Evidence>,
     earliest: Option<Evidence>,
+    /// The latest time at which the point asked for was still the newest.
+    still: Option<Evidence>,
     /// Samples that are not in the segments.
     more_samples: Vec<HashSample>,
+    /// What else is known to have been there, and when.
+    more_evidence: Vec<Evidence>,
 }
 
 impl Changes {
@@ -60,25 +64,54 @@ impl Changes {
     /// # Errors
     /// [`Error::Segment`] on damage, [`Error::Mixed`] on segments of several clusters or timelines, [`Error::Io`].
     pub fn open(segments: &[PathBuf], point: Point) -> Result<Self> {
-        let (mut by_then, mut earliest): (Option<Evidence>, Option<Evidence>) = (None, None);
-        let mut surveyed = Vec::with_capacity(segments.len());
+        let mut changes = Self {
+            segments: Vec::with_capacity(segments.len()),
+            point,
+            by_then: None,
+            earliest: None,
+            still: None,
+            more_samples: Vec::new(),
+            more_evidence: Vec::new(),
+        };
         for path in segments {
-            let mut tell = |told: Evidence| {
-                if earliest.is_none_or(|known| told.at_ms < known.at_ms) {
-                    earliest = Some(told);
-                }
-                if let Point::TimeMs(asked) = point
-                    && told.at_ms <= asked
-                    && by_then.is_none_or(|known| told.revision > known.revision)
-                {
-                    by_then = Some(told);
-                }
-            };
-            surveyed.push(survey_with(path, &mut tell)?);
+            let facts = survey_with(path, &mut |told| changes.hear(told))?;
+            changes.segments.push(facts);
         }
-        surveyed.sort_by_key(|segment| (segment.header.first_revision, -segment.last_revision));
-        let changes = Self { segments: surveyed, point, by_then, earliest, more_samples: Vec::new() };
+        changes.segments.sort_by_key(|segment| (segment.header.first_revision, -segment.last_revision));
         changes.refuse_mixed().map(|()| changes)
+    }
+
+    fn hear(&mut self, told: Evidence) {
+        if self.earliest.is_none_or(|known| told.at_ms < known.at_ms) {
+            self.earliest = Some(told);
+        }
+        let asked = match self.point {
+            Point::Latest => return,
+            Point::Revision(revision) => revision,
+            Point::TimeMs(asked) => {
+                if told.at_ms <= asked && self.by_then.is_none_or(|known| told.revision > known.revision) {
+                    self.by_then = Some(told);
+                }
+                self.by_then.map_or(0, |by_then| by_then.revision)
+            }
+        };
+        let later = |known: Evidence| known.revision != told.revision || known.at_ms < told.at_ms;
+        if told.revision == asked && self.still.is_none_or(later) {
+            self.still = Some(told);
+        }
+    }
+
+    /// Takes evidence that is known from elsewhere: that nothing was missing behind a revision at a time.
+    pub fn add_evidence(&mut self, told: Evidence) {
+        self.hear(told);
+        self.more_evidence.push(told);
+    }
+
+    /// The latest time at which `revision`, the point asked for, is known to have been the newest, ms since the Unix epoch.
+    pub fn current_until_ms(&self, revision: i64) -> Option<i64> {
+        let newest = self.segments.iter().filter_map(|segment| segment.newest);
+        let told = newest.chain(self.still).chain(self.more_evidence.iter().copied());
+        told.filter(|told| told.revision == revision).map(|told| told.at_ms).max()
     }
 
     /// Takes HashKV samples that are known from elsewhere: a later snapshot of the same history has one.

@@ -124,9 +124,10 @@ impl Changes {
         Ok(by_then.revision)
     }
 
-    /// The newest time told by segments whose last revision is wanted.
+    /// The newest time told by segments whose last revision is wanted, or beside them.
     fn known_ms(&self, wanted: impl Fn(i64) -> bool) -> Option<i64> {
         let told = self.segments.iter().filter(|segment| wanted(segment.last_revision));
-        told.filter_map(|segment| segment.newest).map(|newest| newest.at_ms).max()
+        let beside = self.more_evidence.iter().filter(|told| wanted(told.revision)).copied();
+        told.filter_map(|segment| segment.newest).chain(beside).map(|newest| newest.at_ms).max()
     }
 }

@@ -3,12 +3,13 @@
 //! - `frame.rs`: the checksummed frames, as bytes.
 //! - `writer.rs`: [`SegmentWriter`] appends and syncs; [`seal`] ends what a killed writer left.
 //! - `reader.rs`: [`SegmentReader`] reads hostile files, and torn ones up to the last whole frame.
-//! - `facts.rs`: [`survey`] says what a segment holds.
+//! - `facts.rs`: [`survey`] says what a segment holds. `merge.rs`: [`merge()`] makes one of several.
 //!
 //! The format is drawn in `docs/formats/segment.md`. Several segments as one stream: [`crate::changes`].
 
 mod facts;
 mod frame;
+mod merge;
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ mod writer;
 
 pub(crate) use facts::survey_with;
 pub use facts::{Evidence, RowsDigest, SegmentFacts, survey, survey_bytes};
+pub use merge::merge;
 pub use reader::{Record, Row, SegmentReader};
 pub use writer::{SegmentWriter, seal};
 

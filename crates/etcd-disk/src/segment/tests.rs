@@ -97,6 +97,78 @@ fn what_is_out_of_order_is_not_written() {
     assert!(SegmentWriter::create(&dir.path().join("s"), header(10)).is_err(), "never over another file");
 }
 
+/// A segment of one row for each of some revisions, with progress before and behind them.
+fn plain(dir: &std::path::Path, revisions: std::ops::Range<i64>, gap: Option<GapSeen>) -> std::path::PathBuf {
+    let path = dir.join(format!("{}-{}", revisions.start, gap.is_some()));
+    let mut writer = SegmentWriter::create(&path, header(revisions.start)).unwrap();
+    gap.iter().for_each(|gap| writer.gap(gap).unwrap());
+    writer.progress(revisions.start * 10).unwrap();
+    for revision in revisions {
+        writer.row(revision, revision * 10 + 5, false, &put_row(revision, "p", 3, 0)).unwrap();
+        writer.end_revision().unwrap();
+    }
+    writer.progress(i64::MAX).unwrap();
+    writer.close().unwrap();
+    path
+}
+
+/// What a segment tells, frame by frame; rows as whole revisions, however they were cut.
+fn told(path: &std::path::Path) -> Vec<String> {
+    let mut reader = SegmentReader::open(path).unwrap();
+    let (mut told, mut revision) = (Vec::new(), String::new());
+    while let Some(record) = reader.next().unwrap() {
+        let Record::Rows(rows) = record else {
+            told.push(format!("{record:?}"));
+            continue;
+        };
+        for row in rows.iter() {
+            revision.push_str(&format!("{:?} {} {:?} ", row.revision, row.tombstone, row.value));
+        }
+        if rows.ends_revision {
+            told.push(format!("{} {}", rows.received_ms, std::mem::take(&mut revision)));
+        }
+    }
+    told
+}
+
+/// An hour of small segments becomes one: it tells what they told, in the same order, a gap in front of the first
+/// included. What does not follow without a hole, is of another history or was not ended is not merged.
+#[test]
+fn a_merged_segment_tells_what_its_parts_tell() {
+    let (dir, path, _) = whole();
+    let at = |name: &str| dir.path().join(name);
+    let merged = merge(&[path.clone(), plain(dir.path(), 15..18, None)], &at("merged"), "merger").unwrap();
+    assert_eq!((merged.header.first_revision, merged.last_revision, merged.closed), (10, 17, true));
+    assert_eq!((merged.samples.len(), merged.leases.len(), merged.header.writer.as_str()), (1, 1, "merger"));
+    let parts = [told(&path), told(&at("15-false"))].concat();
+    assert_eq!(told(&at("merged")), parts);
+
+    let gap = |last| Some(GapSeen { at_ms: 3, first: 8, last, cause: GapCause::Compacted });
+    let (behind, next) = (plain(dir.path(), 10..12, gap(9)), plain(dir.path(), 12..14, None));
+    let with_gap = merge(&[behind.clone(), next.clone()], &at("gap"), "m").unwrap();
+    assert_eq!((with_gap.gap, with_gap.last_revision), (gap(9), 13));
+
+    let unended = at("unended");
+    drop(SegmentWriter::create(&unended, header(14)).unwrap());
+    let foreign = at("foreign");
+    let other = Header { origin: Origin { cluster_id: 7, timeline: [2; 16] }, ..header(14) };
+    SegmentWriter::create(&foreign, other).unwrap().close().unwrap();
+    let gap_between = plain(dir.path(), 14..15, gap(13));
+    let cases: [(&[std::path::PathBuf], &str); 6] = [
+        (&[path.clone(), at("15-false"), path.clone()], "revision 10 where 18 is due"),
+        (&[behind, at("15-false")], "revision 15 where 12 is due"),
+        (&[next.clone(), foreign], "another cluster or timeline"),
+        (&[next.clone(), unended], "has not ended"),
+        (&[next, gap_between], "a gap that is not in front"),
+        (&[], "a merge of nothing"),
+    ];
+    for (number, (parts, expected)) in cases.into_iter().enumerate() {
+        let refused = merge(parts, &at(&format!("refused-{number}")), "m").unwrap_err();
+        let text = format!("{refused}: {:?}", std::error::Error::source(&refused).map(ToString::to_string));
+        assert!(text.contains(expected), "{text}");
+    }
+}
+
 /// Every cut of the file: the revisions whole before it are there, and sealing it makes a closed segment of them.
 #[test]
 fn a_writer_killed_at_any_byte_leaves_whole_revisions() {

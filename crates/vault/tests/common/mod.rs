@@ -21,6 +21,7 @@ use rekindle_vault::{
     Vault, VerifyLevel, VerifyReport, Writer, WriterName,
 };
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -147,6 +148,7 @@ pub async fn put_segment(writer: &Writer, first: i64, last: i64, last_ms: i64) -
         etcd_version: None,
         member: None,
         samples: Vec::new(),
+        replaces: BTreeSet::new(),
     };
     let dir = tempfile::tempdir().unwrap();
     let path = segment(dir.path(), first, last, last_ms);

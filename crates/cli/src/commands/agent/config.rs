@@ -15,6 +15,8 @@ use std::time::Duration;
 
 /// A configuration file that is larger holds something else.
 const FILE_MAX_BYTES: u64 = 1 << 20;
+/// A member that hashes its store all the time serves nobody.
+const PROVE_EVERY_MIN_MS: u32 = 10_000;
 
 /// What `rekindle agent` is told.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -52,6 +54,11 @@ pub(crate) struct AgentConfig {
     #[serde(default = "full_interval_minutes")]
     #[schemars(range(min = 1))]
     full_interval_minutes: u32,
+    /// How often a member is asked for a full HashKV, in milliseconds; default: never. It proves the newest revisions, which
+    /// otherwise only the next compaction or full does, and holds up the member that computes it. Never the leader is
+    /// asked, unless it is the only member.
+    #[schemars(range(min = 10_000))]
+    prove_every_ms: Option<u32>,
     /// Where `/metrics` and `/healthz` are served.
     #[serde(default = "listen")]
     listen: SocketAddr,
@@ -109,6 +116,7 @@ pub(super) struct Settings {
     pub(super) spool_max_bytes: u64,
     pub(super) segment_age: Duration,
     pub(super) full_interval: Duration,
+    pub(super) prove_every: Option<Duration>,
     pub(super) listen: SocketAddr,
 }
 
@@ -139,6 +147,11 @@ impl Settings {
     pub(super) fn spool(&self) -> Utf8PathBuf {
         self.state_dir.join("spool")
     }
+
+    /// What is stored and waits to be merged.
+    pub(super) fn held(&self) -> Utf8PathBuf {
+        self.state_dir.join("held")
+    }
 }
 
 impl AgentConfig {
@@ -151,6 +164,9 @@ impl AgentConfig {
             return Err(Failure::usage(
                 "segmentAgeMs is at least 100, fullIntervalMinutes 1, spoolMaxMib 16",
             ));
+        }
+        if self.prove_every_ms.is_some_and(|ms| ms < PROVE_EVERY_MIN_MS) {
+            return Err(Failure::usage(format!("proveEveryMs is at least {PROVE_EVERY_MIN_MS}")));
         }
         let recipients = Recipients::new(self.recipients.iter().map(String::as_str));
         Ok(Settings {
@@ -165,6 +181,7 @@ impl AgentConfig {
             spool_max_bytes: u64::from(self.spool_max_mib) << 20,
             segment_age: Duration::from_millis(self.segment_age_ms.into()),
             full_interval: Duration::from_secs(u64::from(self.full_interval_minutes) * 60),
+            prove_every: self.prove_every_ms.map(|ms| Duration::from_millis(ms.into())),
             listen: self.listen,
         })
     }

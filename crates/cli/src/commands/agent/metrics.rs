@@ -16,6 +16,8 @@ pub(super) struct Tally {
     pub(super) is_failing: bool,
     /// Segments stored.
     pub(super) segments: u64,
+    /// Merged segments stored.
+    pub(super) merged: u64,
     pub(super) spool_bytes: u64,
 }
 
@@ -77,6 +79,8 @@ fn render(health: &Health, state: &State, tally: &Tally, now_ms: i64) -> String 
     let full = u8::from(health.spool_full).to_string();
     metric("spool_full", "gauge", "1: the spool is full, nothing is received.", full);
     metric("segments_stored_total", "counter", "Segments put into the vault.", tally.segments.to_string());
+    let merged = tally.merged.to_string();
+    metric("merged_segments_stored_total", "counter", "Segments that were merged of smaller ones.", merged);
     metric(
         "store_errors_total",
         "counter",
@@ -85,6 +89,11 @@ fn render(health: &Health, state: &State, tally: &Tally, now_ms: i64) -> String 
     );
     metric("gaps_total", "counter", "Times that etcd had compacted what was due.", gaps);
     metric("watches_total", "counter", "Times that the watch was opened.", health.watches.to_string());
+    let proofs = health.proofs.to_string();
+    metric("proofs_total", "counter", "Full HashKVs that members computed for this agent.", proofs);
+    let took = health.last_proof.as_ref().map(|proof| proof.took.as_secs_f64().to_string());
+    let help = "How long a member needed for the newest of them.";
+    metric("last_proof_duration_seconds", "gauge", help, took.unwrap_or("NaN".into()));
     if let Some(error) = &tally.last_error {
         let error = error.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
         let _ = write!(

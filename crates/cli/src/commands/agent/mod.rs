@@ -2,13 +2,16 @@
 //!
 //! ```text
 //! etcd ──▶ rekindle_agent::follow ──▶ spool/*.seg ──▶ ship.rs ──▶ vault/segment
+//!   │                                       held/*.seg ──▶ merge.rs ──▶ vault/segment, one an hour
 //!   └───── fulls.rs (the code of `backup run`) ─────────────────▶ vault/full
 //! ```
 //! `state.rs` remembers where the stream stands; `metrics.rs`, `serve.rs` and `tell.rs` say what could be lost now.
 
 mod config;
 mod fulls;
+mod merge;
 mod metrics;
+mod quiet;
 mod serve;
 mod ship;
 mod state;
@@ -86,6 +89,7 @@ async fn serve(settings: Settings, output: &Output) -> Result<Exit, Failure> {
         segment_bytes: SEGMENT_BYTES,
         segment_age: settings.segment_age,
         spool_bytes_max: settings.spool_max_bytes,
+        prove_every: settings.prove_every,
     };
     let (publish, health) = watch::channel(Health::default());
     let (state, tally) = (Mutex::new(state), Mutex::default());
@@ -95,6 +99,8 @@ async fn serve(settings: Settings, output: &Output) -> Result<Exit, Failure> {
     let (end, ended) = watch::channel(false);
     let shipping = tokio::spawn(ship::run(agent.clone(), ended.clone()));
     let fulls = tokio::spawn(fulls::run(agent.clone()));
+    let merging = tokio::spawn(merge::run(agent.clone()));
+    let quiet = tokio::spawn(quiet::run(agent.clone()));
     let served = tokio::spawn(serve::run(listener, agent.clone()));
     let telling = tokio::spawn(tell::run(agent.clone()));
     agent.say(&format!(
@@ -110,6 +116,8 @@ async fn serve(settings: Settings, output: &Output) -> Result<Exit, Failure> {
     let followed = follow(follows, publish, stop).await;
     // the stream is on the disk to its end: what is left is to store it
     fulls.abort();
+    merging.abort();
+    quiet.abort();
     end.send_replace(true);
     if tokio::time::timeout(FAREWELL, shipping).await.is_err() {
         agent.say("the vault takes too long: what is not stored stays in the spool for the next start");

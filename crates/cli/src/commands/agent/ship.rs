@@ -5,11 +5,12 @@ use super::Agent;
 use crate::failure::{Doing, Failure};
 use camino::Utf8Path;
 use etcd_disk::segment::{SegmentFacts, survey};
-use rekindle_agent::spool;
+use rekindle_agent::{hold, spool};
 use rekindle_model::MemberId;
 use rekindle_model::etcd::HashKv;
 use rekindle_vault::manifest::{ClusterIdentity, TimelineRef};
 use rekindle_vault::{PartSource, SegmentMeta};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -67,24 +68,35 @@ async fn store(agent: &Agent, path: &Utf8Path) -> Result<(), Failure> {
     };
     let facts =
         surveyed.doing(|| format!("{path} could not be read"))?.doing(|| format!("{path} can't be used"))?;
+    let mut sequence = None;
     if let Some((first_ms, last_ms)) = facts.received_ms {
         let (_, writer) = agent.vault().await?;
         let meta = meta(agent, &facts, first_ms, last_ms)?;
         let put = writer.put_segment(PartSource::File(facts.path.clone()), meta).await;
-        put.doing(|| format!("cannot put {path} into {}", agent.settings.vault))?;
+        let put = put.doing(|| format!("cannot put {path} into {}", agent.settings.vault))?;
         agent.succeeded();
         agent.tally().segments += 1;
+        sequence = Some(put.sequence);
     }
     // one without changes says, too, where the stream stands
     if agent.state().timeline_id()? == facts.header.origin.timeline {
         let last = Some(facts.last_revision);
         agent.remember(|state| state.stored_revision = state.stored_revision.max(last))?;
     }
-    let removed = std::fs::remove_file(path);
-    removed.doing(|| format!("cannot remove {path}, which is stored"))
+    let taken = match sequence {
+        Some(sequence) => hold::keep(&agent.settings.held(), path, &facts, sequence),
+        None => std::fs::remove_file(path),
+    };
+    taken.doing(|| format!("cannot take {path} away, which is stored"))
 }
 
-fn meta(agent: &Agent, facts: &SegmentFacts, first_ms: i64, last_ms: i64) -> Result<SegmentMeta, Failure> {
+/// What is said of a segment in its manifest.
+pub(super) fn meta(
+    agent: &Agent,
+    facts: &SegmentFacts,
+    first_ms: i64,
+    last_ms: i64,
+) -> Result<SegmentMeta, Failure> {
     let state = agent.state();
     let origin = facts.header.origin;
     let (identity, timeline) = if state.timeline_id()? == origin.timeline {
@@ -113,5 +125,6 @@ fn meta(agent: &Agent, facts: &SegmentFacts, first_ms: i64, last_ms: i64) -> Res
         etcd_version: None,
         member: None,
         samples: samples.collect(),
+        replaces: BTreeSet::new(),
     })
 }

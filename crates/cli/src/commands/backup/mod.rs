@@ -20,7 +20,7 @@ use crate::output::Output;
 use args::{BackupVerb, Encrypt, Place};
 use camino::Utf8Path;
 use rekindle_model::Redacted;
-use rekindle_vault::{ClusterName, Error, Recipients, Signer, SigningKey, Store, Vault, WriterName};
+use rekindle_vault::{ClusterName, Error, Recipients, Scratch, Signer, SigningKey, Store, Vault, WriterName};
 
 pub(crate) fn run(args: Backup, output: &Output) -> Result<Exit, Failure> {
     let runtime = connect::runtime()?;
@@ -114,9 +114,9 @@ pub(super) fn passphrase(path: &Utf8Path) -> Result<Redacted<String>, Failure> {
 }
 
 /// A folder of one's own in `parent`, which is made where it is missing; gone again when dropped.
-pub(super) fn scratch(parent: &Utf8Path) -> Result<tempfile::TempDir, Failure> {
+pub(super) fn scratch(parent: &Utf8Path) -> Result<Scratch, Failure> {
     std::fs::create_dir_all(parent).doing(|| format!("cannot make {parent}"))?;
-    let folder = tempfile::Builder::new().prefix(".rekindle-backup-").tempdir_in(parent);
+    let folder = Scratch::new(parent.as_std_path(), "backup");
     folder.doing(|| format!("cannot make a folder in {parent}"))
 }
 

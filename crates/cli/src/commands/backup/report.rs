@@ -99,6 +99,9 @@ impl BackupReport {
                 part(&mut text, &segment.part);
                 let _ = writeln!(text, "revisions {} to {}", segment.first_revision, segment.last_revision);
                 let _ = writeln!(text, "received  {} to {}", time(segment.first_ms), time(segment.last_ms));
+                for run in &segment.replaces {
+                    let _ = writeln!(text, "replaces  {} to {}", run.first, run.last);
+                }
                 let _ = writeln!(text, "timeline  {}", segment.timeline.id);
             }
             Content::Bundle(bundle) => {

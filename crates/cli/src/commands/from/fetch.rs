@@ -10,12 +10,12 @@ use crate::failure::{Doing, Failure};
 use crate::output::Output;
 use camino::{Utf8Path, Utf8PathBuf};
 use etcd_disk::changes::Changes;
-use etcd_disk::segment::{self, HashSample};
+use etcd_disk::segment::{self, Evidence, HashSample};
 use etcd_disk::snapshot::{SnapshotFile, TrailerPolicy};
 use rekindle_model::etcd::HashKv;
 use rekindle_vault::history::{History, Timeline};
 use rekindle_vault::manifest::Part;
-use rekindle_vault::{Identities, Store, Vault};
+use rekindle_vault::{Identities, Quiet, Scratch, Store, Vault};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub(crate) struct Fetched {
     pub(super) full_taken_ms: i64,
     pub(super) segments: u64,
     nearest: String,
-    _folder: tempfile::TempDir,
+    _folder: Scratch,
 }
 
 impl Fetched {
@@ -70,28 +70,42 @@ impl Open<'_> {
         fetched.doing(|| format!("cannot fetch {}", self.vault.object(&part.name)))
     }
 
-    /// Fetches parts side by side; `done` hears the bytes.
-    async fn fetch_all(&self, parts: Vec<(Part, Utf8PathBuf)>) -> Result<(), Failure> {
-        let total = parts.iter().map(|(part, _)| part.size_bytes).sum();
+    /// Fetches parts side by side, each with the number of its manifest; those that are there already are not fetched.
+    async fn fetch_all(&self, mut parts: Vec<(u64, Part, Utf8PathBuf)>) -> Result<(), Unfetched> {
+        parts.retain(|(_, _, to)| !to.exists());
+        let total = parts.iter().map(|(_, part, _)| part.size_bytes).sum();
         let (mut progress, mut done) = (bar(self.output, "fetching"), 0u64);
         let mut running = tokio::task::JoinSet::new();
         let mut waiting = parts.into_iter();
         loop {
             while running.len() < FETCHES
-                && let Some((part, to)) = waiting.next()
+                && let Some((sequence, part, to)) = waiting.next()
             {
                 let (vault, identities) = (self.vault.clone(), self.identities.clone());
                 running.spawn(async move {
                     let fetched = vault.fetch(&part, &identities, to.as_std_path()).await;
-                    fetched
-                        .map(|()| part.size_bytes)
-                        .doing(|| format!("cannot fetch {}", vault.object(&part.name)))
+                    let fetched = fetched.doing(|| format!("cannot fetch {}", vault.object(&part.name)));
+                    let unfetched = |failure| Unfetched { sequence: Some(sequence), failure };
+                    fetched.map(|()| part.size_bytes).map_err(unfetched)
                 });
             }
             let Some(fetched) = running.join_next().await else { return Ok(()) };
             done += fetched.doing(|| "a fetch was cut short".into())??;
             progress(done, total);
         }
+    }
+}
+
+/// What could not be fetched.
+struct Unfetched {
+    /// The number of its manifest; none: it was something else that failed.
+    sequence: Option<u64>,
+    failure: Failure,
+}
+
+impl From<Failure> for Unfetched {
+    fn from(failure: Failure) -> Self {
+        Self { sequence: None, failure }
     }
 }
 
@@ -106,6 +120,7 @@ pub(crate) async fn fetch(
     let identities = Arc::new(args.identities()?);
     let vault = backup::vault(&store, args.cluster.as_deref(), &args.signers()?).await?;
     let (history, faults) = vault.history().await.doing(|| format!("cannot read {url}"))?;
+    let quiet = vault.quiet().await.doing(|| format!("cannot read {url}"))?;
     for fault in &faults {
         output.say(&format!("left out: {}: {}", fault.object, fault.error.join(": ")));
     }
@@ -113,7 +128,7 @@ pub(crate) async fn fetch(
     let path = Utf8Path::from_path(folder.path()).map(Utf8Path::to_owned);
     let path = path.ok_or_else(|| Failure::usage(format!("{beside} is not UTF-8")))?;
     let open = Open { vault, identities, folder: &path, output };
-    let lines = lines(&history, args)?;
+    let lines = lines(&history, &quiet, args)?;
     let mut asked = args.asked()?;
     if let Asked::BeforeDeleteOf(key) = &asked {
         let line = newest(&lines, url)?;
@@ -121,7 +136,8 @@ pub(crate) async fn fetch(
         output.say(&format!("{key} was deleted in revision {revision}"));
         asked = Asked::Revision(revision - 1);
     }
-    let line = choose(&lines, &asked, url)?;
+    let mut line = choose(&lines, &asked, url)?.clone();
+    let (base, changes) = bring_whole(&open, &mut line, &asked).await?;
     let way = line.way(&asked)?;
     if let Some((first, last)) = way.gap_behind {
         output.say(&format!(
@@ -132,7 +148,6 @@ pub(crate) async fn fetch(
         Asked::Revision(revision) => revision,
         _ => line.reach(way.base.content.revision).saturating_add(1),
     });
-    let (base, changes) = bring(&open, line, &way).await?;
     Ok(Fetched {
         base,
         changes,
@@ -149,22 +164,25 @@ pub(crate) async fn fetch(
 }
 
 /// A folder that only its owner can look into: what is fetched holds every secret of the cluster.
-pub(crate) fn private_folder(beside: &Utf8Path) -> Result<tempfile::TempDir, Failure> {
+pub(crate) fn private_folder(beside: &Utf8Path) -> Result<Scratch, Failure> {
     let mut builder = std::fs::DirBuilder::new();
     std::os::unix::fs::DirBuilderExt::mode(builder.recursive(true), 0o700);
     builder.create(beside).doing(|| format!("cannot make {beside}"))?;
-    let made = tempfile::Builder::new().prefix(".rekindle-from-").tempdir_in(beside);
+    let made = Scratch::new(beside.as_std_path(), "from");
     made.doing(|| format!("cannot make a folder in {beside}"))
 }
 
 /// The histories that count, each with what the spool has of it; the newest last.
-fn lines<'h>(history: &'h History, args: &FromVault) -> Result<Vec<Line<'h>>, Failure> {
+fn lines<'h>(history: &'h History, quiet: &[Quiet], args: &FromVault) -> Result<Vec<Line<'h>>, Failure> {
     let spooled = args.spool.as_deref().map(spool).transpose()?.unwrap_or_default();
     let wanted = |timeline: &&Timeline| args.timeline.as_ref().is_none_or(|id| timeline.timeline.id == *id);
     let line = |timeline: &'h Timeline| {
         let id = uuid::Uuid::parse_str(&timeline.timeline.id).map(uuid::Uuid::into_bytes).ok();
         let ours = spooled.iter().filter(|(origin, _)| Some(*origin) == id);
-        Line::new(timeline, ours.map(|(_, piece)| piece.clone()).collect())
+        let mut line = Line::new(timeline, ours.map(|(_, piece)| piece.clone()).collect());
+        let told = quiet.iter().filter(|quiet| quiet.timeline == timeline.timeline.id);
+        line.quiet = told.map(|quiet| Evidence { at_ms: quiet.at_ms, revision: quiet.revision }).collect();
+        line
     };
     Ok(history.timelines.iter().filter(wanted).map(line).collect())
 }
@@ -191,6 +209,7 @@ fn spool(dir: &Utf8Path) -> Result<Vec<([u8; 16], Piece)>, Failure> {
             first_ms,
             last_ms: facts.newest.map_or(last_ms, |newest| newest.at_ms.max(last_ms)),
             samples: samples.collect(),
+            replaces: Vec::new(),
             at: At::Spool(path, facts.bytes),
         };
         pieces.push((facts.header.origin.timeline, piece));
@@ -224,20 +243,56 @@ fn choose<'l, 'h>(lines: &'l [Line<'h>], asked: &Asked, url: &str) -> Result<&'l
     }
 }
 
+/// Fetches what leads to the point. In the place of a piece that is missing or damaged come those it was merged of, or others
+/// that hold the same, if they lead as far.
+async fn bring_whole(
+    open: &Open<'_>,
+    line: &mut Line<'_>,
+    asked: &Asked,
+) -> Result<(SnapshotFile, Changes), Failure> {
+    loop {
+        let way = line.way(asked)?;
+        let base = way.base.content.revision;
+        let reached = line.reach(base);
+        let Unfetched { sequence, failure } = match bring(open, line, &way).await {
+            Ok(brought) => return Ok(brought),
+            Err(unfetched) => unfetched,
+        };
+        let Some(piece) = sequence.and_then(|sequence| line.take(sequence)) else { return Err(failure) };
+        let timeline = line.timeline;
+        let id = &timeline.timeline.id;
+        let parts = open.vault.merged_of(id, &piece.replaces).await;
+        line.add(parts.doing(|| format!("cannot read {}", open.vault.object("manifest")))?);
+        if line.reach(base) < reached {
+            return Err(failure);
+        }
+        open.output.say(&format!("{failure}: others that hold the same are taken"));
+    }
+}
+
 /// Fetches the way's parts and opens them.
-async fn bring(open: &Open<'_>, line: &Line<'_>, way: &Way<'_>) -> Result<(SnapshotFile, Changes), Failure> {
+async fn bring(
+    open: &Open<'_>,
+    line: &Line<'_>,
+    way: &Way<'_>,
+) -> Result<(SnapshotFile, Changes), Unfetched> {
     let base = open.folder.join("base.db");
-    let mut parts = vec![(way.base.content.part.clone(), base.clone())];
+    let mut parts = vec![(way.base.sequence, way.base.content.part.clone(), base.clone())];
     let mut files: Vec<PathBuf> = Vec::with_capacity(way.pieces.len());
     for (number, piece) in way.pieces.iter().enumerate() {
-        let file = open.folder.join(format!("{number}.seg"));
-        match &piece.at {
-            At::Vault(_, part) => parts.push((part.clone(), file.clone())),
+        let file = match &piece.at {
+            At::Vault(sequence, part) => {
+                let file = open.folder.join(format!("{sequence}.seg"));
+                parts.push((*sequence, part.clone(), file.clone()));
+                file
+            }
             // a copy: whoever owns the spool may take it away meanwhile
             At::Spool(path, _) => {
+                let file = open.folder.join(format!("spooled-{number}.seg"));
                 std::fs::copy(path, &file).doing(|| format!("cannot copy {path} to {file}"))?;
+                file
             }
-        }
+        };
         files.push(file.into());
     }
     open.fetch_all(parts).await?;
@@ -251,8 +306,10 @@ async fn bring(open: &Open<'_>, line: &Line<'_>, way: &Way<'_>) -> Result<(Snaps
         return Err(Failure::refused(format!(
             "the change stream is of etcd cluster {:x}, the full backup of {expected}",
             origin.cluster_id
-        )));
+        ))
+        .into());
     }
+    line.quiet.iter().for_each(|told| changes.add_evidence(*told));
     let fulls = line.timeline.fulls.iter();
     changes.add_samples(fulls.flat_map(|full| {
         full.content.hash_kv.iter().map(|sample| HashSample {

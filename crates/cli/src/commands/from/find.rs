@@ -141,7 +141,7 @@ async fn of_timeline(open: &Open<'_>, timeline: &Timeline, key: &str) -> Result<
         let _ = std::fs::remove_file(&file);
         read.doing(|| format!("the full backup {} can't be read", full.sequence))?;
     }
-    for segment in &timeline.segments {
+    for segment in timeline.widest() {
         let file = open.folder.join("part.seg");
         open.fetch(&segment.content.part, &file).await?;
         let read =

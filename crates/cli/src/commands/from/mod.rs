@@ -77,8 +77,7 @@ impl Fetched {
         };
         let revision = reached.map_or(self.full_revision, |reached| reached.revision);
         let received_ms = reached.and_then(|reached| reached.received_ms).unwrap_or(self.full_taken_ms);
-        let told = self.changes.segments().iter().filter_map(|segment| segment.newest);
-        let still = told.filter(|newest| newest.revision == revision).map(|newest| newest.at_ms);
+        let still = self.changes.current_until_ms(revision);
         VaultPoint {
             vault: self.vault.clone(),
             cluster: self.cluster.clone(),
@@ -87,7 +86,7 @@ impl Fetched {
             segments: self.segments,
             revision,
             received_ms,
-            current_ms: still.fold(received_ms, i64::max),
+            current_ms: still.map_or(received_ms, |still| still.max(received_ms)),
             next_received_ms: reached.and_then(|reached| reached.next_received_ms),
             proof,
         }

@@ -6,9 +6,10 @@ use crate::failure::Failure;
 use crate::render::units::time;
 use camino::Utf8PathBuf;
 use etcd_disk::changes::Point;
+use etcd_disk::segment::Evidence;
 use rekindle_model::etcd::HashKv;
-use rekindle_vault::history::{Item, Timeline};
-use rekindle_vault::manifest::{Full, Part};
+use rekindle_vault::history::{Item, Timeline, fewest};
+use rekindle_vault::manifest::{Full, Numbers, Part, Segment};
 
 /// Most that is fetched only to prove the point, bytes of content.
 const PROOF_MAX_BYTES: u64 = 256 << 20;
@@ -21,6 +22,8 @@ pub(super) struct Piece {
     pub(super) first_ms: i64,
     pub(super) last_ms: i64,
     pub(super) samples: Vec<HashKv>,
+    /// Numbers of the manifests of what it was merged of.
+    pub(super) replaces: Vec<Numbers>,
     pub(super) at: At,
 }
 
@@ -43,9 +46,12 @@ impl Piece {
 }
 
 /// One history: the fulls, and all pieces by first revision.
+#[derive(Clone)]
 pub(super) struct Line<'t> {
     pub(super) timeline: &'t Timeline,
     pub(super) pieces: Vec<Piece>,
+    /// When which revision was told to be the newest.
+    pub(super) quiet: Vec<Evidence>,
 }
 
 /// The way to a point.
@@ -59,36 +65,45 @@ pub(super) struct Way<'l> {
 
 impl<'t> Line<'t> {
     pub(super) fn new(timeline: &'t Timeline, spooled: Vec<Piece>) -> Self {
-        let stored = timeline.segments.iter().map(|segment| Piece {
+        let mut line = Self { timeline, pieces: spooled, quiet: Vec::new() };
+        line.add(timeline.segments.iter().cloned());
+        line
+    }
+
+    /// Takes more of the stream.
+    pub(super) fn add(&mut self, segments: impl IntoIterator<Item = Item<Segment>>) {
+        let stored = segments.into_iter().map(|segment| Piece {
             first: segment.content.first_revision,
             last: segment.content.last_revision,
             first_ms: segment.content.first_ms,
             last_ms: segment.content.last_ms,
-            samples: segment.content.hash_kv.clone(),
-            at: At::Vault(segment.sequence, segment.content.part.clone()),
+            samples: segment.content.hash_kv,
+            replaces: segment.content.replaces,
+            at: At::Vault(segment.sequence, segment.content.part),
         });
-        let mut pieces: Vec<Piece> = stored.chain(spooled).collect();
-        pieces.sort_by_key(|piece| (piece.first, -piece.last));
-        Self { timeline, pieces }
+        self.pieces.extend(stored);
+        self.pieces.sort_by_key(|piece| (piece.first, -piece.last));
+    }
+
+    /// Gives up the piece of this number in the vault.
+    pub(super) fn take(&mut self, sequence: u64) -> Option<Piece> {
+        let is = |piece: &Piece| matches!(piece.at, At::Vault(number, _) if number == sequence);
+        let at = self.pieces.iter().position(is)?;
+        Some(self.pieces.remove(at))
     }
 
     fn fulls(&self) -> &'t [Item<Full>] {
         &self.timeline.fulls
     }
 
-    /// The pieces that lead on from a revision without a gap, each further than those before.
+    /// The fewest pieces that lead on from a revision without a gap, each further than those before.
     fn leading(&self, from: i64) -> Vec<&Piece> {
-        let mut reached = from;
-        let mut leading = Vec::new();
-        for piece in self.pieces.iter().filter(|piece| piece.last >= from) {
-            if piece.first > reached.saturating_add(1) {
-                break;
-            }
-            // one that ends with the full's own revision is compared with it
-            if piece.last > reached || (leading.is_empty() && piece.last == from) {
-                reached = piece.last;
-                leading.push(piece);
-            }
+        let sorted = || self.pieces.iter().filter(|piece| piece.last >= from);
+        let mut leading = fewest(sorted(), |piece| (piece.first, piece.last), from);
+        if leading.first().is_none_or(|piece| piece.first > from) {
+            // the full's own revision is compared with one that holds it
+            let own = sorted().find(|piece| piece.first <= from && piece.last == from);
+            leading.splice(0..0, own);
         }
         leading
     }
@@ -107,7 +122,9 @@ impl<'t> Line<'t> {
     pub(super) fn spans(&self, at_ms: i64) -> bool {
         let first = self.fulls().iter().map(|full| full.content.taken_ms).min();
         let fulls = self.fulls().iter().map(|full| full.written_ms);
-        let last = fulls.chain(self.pieces.iter().map(|piece| piece.last_ms)).max();
+        let told =
+            self.pieces.iter().map(|piece| piece.last_ms).chain(self.quiet.iter().map(|told| told.at_ms));
+        let last = fulls.chain(told).max();
         first.is_some_and(|first| first <= at_ms) && last.is_some_and(|last| at_ms <= last)
     }
 
@@ -331,6 +348,7 @@ mod tests {
             first_ms: 450_000,
             last_ms: 450_000,
             samples: Vec::new(),
+            replaces: Vec::new(),
             at: At::Spool("/spool/x.seg".into(), 1),
         };
         let line = Line::new(&timeline, vec![spooled]);

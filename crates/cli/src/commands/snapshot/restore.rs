@@ -42,7 +42,7 @@ enum Source {
     /// A full backup and the stream behind it, out of a vault.
     Vault(Box<Fetched>),
     /// The snapshot file of a point in a vault: a dry run looks into it, and it goes away with its folder.
-    Point { snapshot: SnapshotFile, made: from::Made, _folder: tempfile::TempDir },
+    Point { snapshot: SnapshotFile, made: from::Made, _folder: rekindle_vault::Scratch },
 }
 
 impl Source {
