@@ -408,24 +408,30 @@ fn a_quiet_time_comes_back() {
     let etcd = tempfile::tempdir().unwrap();
     let member = Member::boot(&etcd.path().join("data"), &testbed::ports::free_url());
     let site = Site::new(&member.url);
-    let mut agent = site.agent();
-    wait_for("the agent is not healthy", || site.is_healthy());
-    (0..5).for_each(|i| drop(member.try_ctl(&["put", "k", &i.to_string()]).unwrap()));
-    let then = member.now();
-    let after_ms = jiff::Timestamp::now().as_millisecond();
-    wait_for("it is not stored", || site.metric("stored_revision") >= Some(then.revision as f64));
+    // when which revision was the newest, as the vault has it
     let quiet = || {
         let mut files = std::fs::read_dir(Path::new(&site.vault).join("prod/quiet")).ok()?;
         let told: Value = serde_json::from_slice(&std::fs::read(files.next()?.ok()?.path()).ok()?).ok()?;
-        let told = &told["manifest"];
-        (told["revision"] == then.revision).then(|| told["atMs"].as_i64().unwrap())
+        Some((told["manifest"]["revision"].as_i64()?, told["manifest"]["atMs"].as_i64()?))
     };
-    wait_for("the quiet is not told", || quiet().is_some_and(|at_ms| at_ms > after_ms));
+    member.try_ctl(&["put", "k", "before the full"]).unwrap();
+    let of_full = member.now();
+    let mut agent = site.agent();
+    wait_for("the quiet behind the full is not told", || {
+        quiet().is_some_and(|(revision, _)| revision == of_full.revision)
+    });
+    let of_full_ms = quiet().unwrap().1;
+    (0..5).for_each(|i| drop(member.try_ctl(&["put", "k", &i.to_string()]).unwrap()));
+    let then = member.now();
+    wait_for("it is not stored", || site.metric("stored_revision") >= Some(then.revision as f64));
+    wait_for("the quiet behind it is not told", || {
+        quiet().is_some_and(|(revision, _)| revision == then.revision)
+    });
     // SIGKILL: it has no time to store the end of its stream
     agent.0.kill().unwrap();
     agent.0.wait().unwrap();
     drop(member);
-    let at_ms = quiet().unwrap();
+    let at_ms = quiet().unwrap().1;
     let restore = |name: &str, at_ms: i64| {
         let time = jiff::Timestamp::from_millisecond(at_ms).unwrap().to_string();
         let (data, identity) = (site.path(name), site.path("identity.txt"));
@@ -433,11 +439,16 @@ fn a_quiet_time_comes_back() {
         let point = ["--trusted-signer", &site.signer, "--to", &time, "--data-dir", &data, "-o", "json"];
         rekindle(&[&from[..], &point[..]].concat())
     };
-    let restored = restore("quiet", at_ms - 1);
-    assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
-    let report: Value = serde_json::from_slice(&restored.stdout).unwrap();
-    assert_eq!((&report["revision"], &report["hashKv"]["hash"]), (&then.revision.into(), &then.hash.into()));
-    assert!(report["point"]["currentMs"].as_i64().unwrap() >= at_ms, "{report}");
+    for (name, then, at_ms) in [("behind-full", &of_full, of_full_ms), ("behind-stream", &then, at_ms)] {
+        let restored = restore(name, at_ms - 1);
+        assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
+        let report: Value = serde_json::from_slice(&restored.stdout).unwrap();
+        let expected = (&then.revision.into(), &then.hash.into());
+        assert_eq!((&report["revision"], &report["hashKv"]["hash"]), expected, "{name}");
+        let (current, next) = (&report["point"]["currentMs"], &report["point"]["nextReceivedMs"]);
+        // what came next is the bound, or until when nothing had come
+        assert!(next.as_i64().or(current.as_i64()).unwrap() >= at_ms, "{name}: {report}");
+    }
     assert_eq!(restore("later", at_ms + 3_600_000).status.code(), Some(5), "what was then nobody knows");
 }
 

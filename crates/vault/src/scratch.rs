@@ -1,5 +1,5 @@
 //! Folders for what is read of a vault: unencrypted, only their owner may look into them, and they go with their owner.
-//! Whoever is killed leaves its folder behind; the next one that makes a folder beside it clears it away. A folder is
+//! Whoever is killed leaves its folder behind; the next one that makes a folder beside it clears it away. A file in each is
 //! locked (`flock`) for as long as its owner lives, so nobody's is taken from under its hands.
 
 use crate::error::{Error, Result};
@@ -7,12 +7,15 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+/// The file that is locked.
+const LOCK: &str = ".lock";
+
 /// A folder of its owner's own, mode 0700; gone when dropped.
 #[derive(Debug)]
 pub struct Scratch {
-    folder: tempfile::TempDir,
-    /// Held until the folder is gone: fields are dropped in their order.
-    _lock: Option<File>,
+    path: PathBuf,
+    /// Held until the folder is gone.
+    _lock: File,
 }
 
 impl Scratch {
@@ -22,27 +25,34 @@ impl Scratch {
     /// # Errors
     /// [`Error::Local`] when no folder can be made.
     pub fn new(parent: &Path, kind: &str) -> Result<Self> {
-        let prefix = format!(".rekindle-{kind}-");
         let local = |source| Error::Local { path: parent.to_owned(), action: "make a folder in", source };
-        let make = || tempfile::Builder::new().prefix(&prefix).tempdir_in(parent).map_err(local);
-        // whoever clears keeps others from making one meanwhile: a folder that is not locked yet would look left behind
-        let gate = File::open(parent).map_err(local)?;
-        let alone = gate.try_lock().is_ok();
-        if !alone {
-            // a file system without locks is one where nothing is cleared
-            let _ = gate.lock_shared();
+        // it gets its name when it is locked: one of that name that is not locked is nobody's
+        let begun = tempfile::Builder::new().prefix(".rekindle-new-").tempdir_in(parent).map_err(local)?;
+        let lock = File::create_new(begun.path().join(LOCK)).map_err(local)?;
+        let locked = lock.try_lock().is_ok();
+        let prefix = format!(".rekindle-{kind}-");
+        let path = parent.join(format!("{prefix}{}", uuid::Uuid::now_v7()));
+        std::fs::rename(begun.path(), &path).map_err(local)?;
+        // under its old name there is nothing to be removed
+        let _ = begun.keep();
+        let scratch = Self { path, _lock: lock };
+        // a file system without locks is one where nothing is cleared
+        if locked {
+            clear(parent, &prefix, &scratch.path);
         }
-        let folder = make()?;
-        let lock = File::open(folder.path()).ok().filter(|own| own.try_lock().is_ok());
-        if alone && lock.is_some() {
-            clear(parent, &prefix, folder.path());
-        }
-        Ok(Self { folder, _lock: lock })
+        Ok(scratch)
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        self.folder.path()
+        &self.path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // what can't be removed now the next one removes
+        let _ = std::fs::remove_dir_all(&self.path);
     }
 }
 
@@ -56,13 +66,18 @@ fn clear(parent: &Path, prefix: &str, own: &Path) {
         .filter(|path| path != own)
         .collect();
     for path in left {
-        let Ok(found) = std::fs::symlink_metadata(&path) else { continue };
-        if !found.is_dir() || found.uid() != us.uid() {
-            continue;
-        }
-        let Ok(lock) = File::open(&path) else { continue };
-        if lock.try_lock().is_ok() {
+        let is_ours =
+            std::fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir() && found.uid() == us.uid());
+        if is_ours && is_left(&path.join(LOCK)) {
             let _ = std::fs::remove_dir_all(&path);
         }
+    }
+}
+
+/// Whether nobody holds the lock. One that is gone was the first to go of a folder that is being removed.
+fn is_left(lock: &Path) -> bool {
+    match File::open(lock) {
+        Ok(lock) => lock.try_lock().is_ok(),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
     }
 }

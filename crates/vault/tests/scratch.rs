@@ -74,6 +74,9 @@ fn many_at_once() {
                     let scratch = Scratch::new(parent, "test").unwrap();
                     let file = scratch.path().join("secret");
                     std::fs::write(&file, format!("{thread} {round}")).unwrap();
+                    // one within another, as a restore makes it
+                    let inner = Scratch::new(scratch.path(), "test").unwrap();
+                    assert!(inner.path().exists());
                     assert_eq!(std::fs::read_to_string(&file).unwrap(), format!("{thread} {round}"));
                 }
             });

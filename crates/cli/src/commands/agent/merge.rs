@@ -72,6 +72,7 @@ async fn merge(agent: &Agent, due: Due) -> Result<(), Failure> {
         replaced(vault, &due.parts).await.doing(|| format!("cannot read {}", agent.settings.vault))?;
     let put = writer.put_segment(PartSource::File(facts.path.clone()), meta).await;
     let put = put.doing(|| format!("cannot put a merged segment into {}", agent.settings.vault))?;
+    agent.succeeded();
     agent.tally().merged += 1;
     due.stored(&facts, put.sequence).doing(cleared)?;
     if due.is_final {

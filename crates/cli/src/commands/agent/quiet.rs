@@ -28,7 +28,8 @@ pub(super) async fn run(agent: Arc<Agent>) {
         tokio::time::sleep(LOOK).await;
         let (timeline, stored) = {
             let state = agent.state();
-            (state.timeline.id.clone(), state.stored_revision)
+            let full = state.last_full.map(|full| full.revision);
+            (state.timeline.id.clone(), state.stored_revision.max(full))
         };
         let (revision, rpo) = {
             let health = agent.health.borrow();
@@ -44,7 +45,7 @@ pub(super) async fn run(agent: Arc<Agent>) {
         };
         let Rpo::Known { proved_ms } = rpo else { continue };
         let due_ms = quiet.told_ms + (quiet.told_ms - quiet.since_ms).clamp(FIRST_MS, EVERY_MS);
-        if stored != Some(revision) || proved_ms < due_ms {
+        if stored < Some(revision) || proved_ms < due_ms {
             continue;
         }
         match tell(&agent, quiet, proved_ms).await {
@@ -57,5 +58,7 @@ pub(super) async fn run(agent: Arc<Agent>) {
 async fn tell(agent: &Agent, quiet: &Quiet, proved_ms: i64) -> Result<(), Failure> {
     let (_, writer) = agent.vault().await?;
     let told = writer.put_quiet(&quiet.timeline, quiet.revision, proved_ms).await;
-    told.doing(|| format!("cannot tell {} that nothing changed", agent.settings.vault))
+    told.doing(|| format!("cannot tell {} that nothing changed", agent.settings.vault))?;
+    agent.succeeded();
+    Ok(())
 }

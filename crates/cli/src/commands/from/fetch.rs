@@ -9,7 +9,7 @@ use crate::commands::snapshot::bar;
 use crate::failure::{Doing, Failure};
 use crate::output::Output;
 use camino::{Utf8Path, Utf8PathBuf};
-use etcd_disk::changes::Changes;
+use etcd_disk::changes::{Changes, Point};
 use etcd_disk::segment::{self, Evidence, HashSample};
 use etcd_disk::snapshot::{SnapshotFile, TrailerPolicy};
 use rekindle_model::etcd::HashKv;
@@ -310,6 +310,11 @@ async fn bring(
         .into());
     }
     line.quiet.iter().for_each(|told| changes.add_evidence(*told));
+    // a full that was there by then tells so, too: nothing may have been written since
+    if matches!(way.point, Point::TimeMs(asked) if way.base.written_ms <= asked) {
+        let revision = way.base.content.revision;
+        changes.add_evidence(Evidence { at_ms: way.base.written_ms, revision });
+    }
     let fulls = line.timeline.fulls.iter();
     changes.add_samples(fulls.flat_map(|full| {
         full.content.hash_kv.iter().map(|sample| HashSample {

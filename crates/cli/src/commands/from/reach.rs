@@ -207,7 +207,7 @@ impl<'t> Line<'t> {
         // beyond a gap, or just behind the time: they tell what was not yet there
         let reached = pieces.last().map_or(from, |piece| piece.last);
         let next = self.pieces.iter().find(|piece| piece.first > reached);
-        pieces.extend(next.filter(|_| !pieces.is_empty()));
+        pieces.extend(next.filter(|next| !pieces.is_empty() || next.first == from.saturating_add(1)));
         Ok(Way { base, pieces, point: Point::TimeMs(at_ms), gap_behind: None })
     }
 
