@@ -11,6 +11,7 @@ use crate::keys::SigningKey;
 use crate::manifest::{Content, Link, Manifest, Part, Prune};
 use crate::names::{self, PartKind, WriterName};
 use crate::publish::Publisher;
+use crate::quiet::QUIET;
 use crate::retention::{Kept, Proved, Retention, covers};
 use crate::staged;
 use crate::store::{Listed, PROBE};
@@ -272,7 +273,8 @@ impl Publisher {
         report: &mut PruneReport,
     ) -> Result<()> {
         let old = |file: &Listed| file.written_ms < now_ms.saturating_sub(LEFT_BEHIND_MS);
-        for folder in PartKind::ALL.map(PartKind::folder).into_iter().chain(["manifest", INDEX, PROBE]) {
+        for folder in PartKind::ALL.map(PartKind::folder).into_iter().chain(["manifest", INDEX, QUIET, PROBE])
+        {
             for file in staged::list(&self.vault.store, folder)?.into_iter().filter(old) {
                 let name = format!("{folder}/{}", file.file);
                 let removed =

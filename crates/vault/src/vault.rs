@@ -87,8 +87,8 @@ impl Vault {
 
     /// All manifests but those in whose place there is a merged segment; out of the index where that has them.
     pub(crate) async fn unreplaced(&self) -> Result<Unreplaced> {
-        let mut index = self.index().await?;
         let (mut listed, _) = self.listed().await?;
+        let mut index = self.index().await?;
         let mut found = Unreplaced::default();
         let mut replaced = NumberSet::default();
         let (mut width, mut useful) = (1, 0);
