@@ -1,5 +1,5 @@
 //! The pinned components, built from their Go modules: etcd 3.5, 3.6 and 3.7, Kubernetes, containerd, and for the
-//! vault age and a Versity S3 gateway.
+//! vault age and a Versity S3 gateway, and for the chart Helm.
 //!
 //! The pins stand in `components/NAME/go.mod` and `go.sum`, complete, so a build is the same everywhere and
 //! nothing pre-built is fetched. Each component is built aside, stamped with its pins and renamed into
@@ -118,6 +118,16 @@ const COMPONENTS: &[Component] = &[
         go_mod: include_str!("../components/versitygw/go.mod"),
         go_sum: include_str!("../components/versitygw/go.sum"),
         binaries: &[("github.com/versity/versitygw/cmd/versitygw", "versitygw")],
+        version_vars: &[],
+        on_hosts: false,
+    },
+    Component {
+        name: "helm",
+        folder: "helm",
+        module: "helm.sh/helm/v4",
+        go_mod: include_str!("../components/helm/go.mod"),
+        go_sum: include_str!("../components/helm/go.sum"),
+        binaries: &[("helm.sh/helm/v4/cmd/helm", "helm")],
         version_vars: &[],
         on_hosts: false,
     },
@@ -330,6 +340,14 @@ pub fn age() -> Result<Binaries> {
 /// When not built: says which command builds it.
 pub fn versitygw() -> Result<Binaries> {
     binaries("versitygw")
+}
+
+/// Helm.
+///
+/// # Errors
+/// When not built: says which command builds it.
+pub fn helm() -> Result<Binaries> {
+    binaries("helm")
 }
 
 #[cfg(test)]

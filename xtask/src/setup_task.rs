@@ -17,7 +17,11 @@ const BUILD_TOOLS: &[(&str, &str)] = &[
     ("jq", "jq"),
     ("zstd", "zstd"),
     ("systemd-analyze", "systemd"),
+    ("promtool", "prometheus"),
 ];
+
+/// The service that Debian's package prometheus starts when it is installed; only its programs are wanted.
+const UNWANTED_SERVICE: &str = "prometheus.service";
 
 /// The target of the shipped binary.
 pub(crate) const TARGET: &str = "x86_64-unknown-linux-musl";
@@ -25,6 +29,10 @@ pub(crate) const TARGET: &str = "x86_64-unknown-linux-musl";
 pub(crate) fn run() -> Result<()> {
     needs::go()?;
     needs::hosts()?;
+    if !needs::has("promtool") && needs::has("systemctl") {
+        // whoever had it keeps it running
+        cmd::sh("systemctl", ["mask", UNWANTED_SERVICE])?;
+    }
     needs::packages(BUILD_TOOLS)?;
     // protoc's own include files come in a package of their own, without a tool to look for.
     if !std::path::Path::new("/usr/include/google/protobuf/empty.proto").exists() {

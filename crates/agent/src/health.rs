@@ -15,6 +15,10 @@ pub struct Health {
     pub following: Option<String>,
     /// What each endpoint is good for, in the order of the configuration.
     pub members: Vec<MemberHealth>,
+    /// Alarms that members raised, as the last probe found them: member id and kind (`NOSPACE`, `CORRUPT`).
+    pub alarms: Vec<(String, String)>,
+    /// What the last comparison of the members found.
+    pub compared: Option<Compared>,
     /// The spool holds as much as it may: nothing is received until somebody takes segments away.
     pub spool_full: bool,
     /// Revisions that etcd compacted before they were received, since the start.
@@ -36,6 +40,15 @@ pub struct Proof {
     pub revision: i64,
     /// How long the member needed.
     pub took: std::time::Duration,
+}
+
+/// What the members answered for one compaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compared {
+    /// The revision of the compaction.
+    pub revision: i64,
+    /// Endpoints whose data differ from most others'; without a majority all that disagree.
+    pub diverged: Vec<String>,
 }
 
 /// What would be lost if the cluster were gone.

@@ -3,6 +3,7 @@
 //! - [`follow()`] watches all keys of whichever member serves, and goes on at another one when it stops.
 //! - [`spool`] is the folder of segments (`docs/formats/segment.md`): what is durable there outlives the agent.
 //! - [`hold`] keeps what is stored until an hour of it is merged.
+//! - `divergence.rs` compares what the members hold, after each compaction.
 //! - [`health`] says what could be lost now: the durable revision, beside the highest one of the cluster.
 //!
 //! ```text
@@ -16,6 +17,7 @@
 //!            └─────────────────────────────────────────────┘
 //! ```
 
+mod divergence;
 pub mod follow;
 mod found;
 pub mod health;
@@ -28,7 +30,7 @@ mod sink;
 pub mod spool;
 
 pub use follow::{FollowConfig, follow};
-pub use health::{Health, Proof, Rpo};
+pub use health::{Compared, Health, Proof, Rpo};
 
 /// Why following ended.
 #[derive(Debug, thiserror::Error)]

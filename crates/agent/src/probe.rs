@@ -6,12 +6,14 @@ use etcd_disk::hashkv::HashKv;
 use etcd_disk::segment::HashSample;
 use futures::future::join_all;
 use rekindle_model::etcd::EtcdEndpoint;
-use rekindle_world::etcd_client::MemberClient;
+use rekindle_world::etcd_client::{MemberClient, alarms};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
 
+use crate::divergence;
 use crate::health::{Health, MemberHealth, Rpo};
 use crate::now_ms;
 use crate::sink::Command;
@@ -27,6 +29,9 @@ const SWITCH_AFTER: Duration = Duration::from_millis(1500);
 const COMPACTIONS: Duration = Duration::from_secs(10);
 /// Probes that wait for their revisions to become durable.
 const PENDING_MAX: usize = 100;
+
+/// A member's health, and the alarms that it knows of: member id and kind.
+type Answer = (MemberHealth, Vec<(String, String)>);
 
 /// What the prober works with.
 pub(crate) struct Probe {
@@ -102,17 +107,22 @@ impl Probe {
             answer.map_err(|_| "no agreed read in time".to_owned())?.map_err(|fault| fault.what)
         };
         let asked = self.endpoints.iter().zip(clients).map(|(endpoint, client)| self.ask(endpoint, client));
-        let (agreed, members) = futures::join!(agreed, join_all(asked));
+        let (agreed, answers) = futures::join!(agreed, join_all(asked));
+        let (members, alarms): (Vec<_>, Vec<_>) = answers.into_iter().unzip();
+        let mut alarms: Vec<(String, String)> = alarms.into_iter().flatten().collect();
+        alarms.sort_unstable();
+        alarms.dedup();
         let told = members.iter().filter_map(|member| member.state.as_ref().ok().copied()).max();
         let highest = told.max(agreed.as_ref().ok().copied());
         self.health.send_modify(|health| {
             health.highest_revision = highest;
             health.members = members;
+            health.alarms = alarms;
         });
         agreed.map(|agreed| told.map_or(agreed, |told| told.max(agreed)))
     }
 
-    async fn ask(&self, endpoint: &EtcdEndpoint, client: &mut Option<MemberClient>) -> MemberHealth {
+    async fn ask(&self, endpoint: &EtcdEndpoint, client: &mut Option<MemberClient>) -> Answer {
         let asked = async {
             if client.is_none() {
                 *client = Some(MemberClient::open(endpoint, &self.root).await.map_err(|fault| fault.what)?);
@@ -125,14 +135,16 @@ impl Probe {
                     status.cluster_id.0, self.cluster_id
                 ));
             }
-            Ok(status.revision)
+            Ok((status.revision, alarms(&status)))
         };
         let answer = tokio::time::timeout(ANSWER, asked).await;
         let state = answer.unwrap_or_else(|_| Err(format!("no answer within {} ms", ANSWER.as_millis())));
         if state.is_err() {
             *client = None;
         }
-        MemberHealth { url: endpoint.url.clone(), state }
+        let (state, alarms) =
+            state.map_or_else(|why| (Err(why), Vec::new()), |(told, alarms)| (Ok(told), alarms));
+        (MemberHealth { url: endpoint.url.clone(), state }, alarms)
     }
 }
 
@@ -143,6 +155,8 @@ struct Compactions {
     known: Option<i64>,
     /// One that was seen a look before: by now its hash is there.
     hash_due: Option<i64>,
+    /// The comparison under way; ends with this.
+    comparing: JoinSet<()>,
 }
 
 impl Compactions {
@@ -152,7 +166,17 @@ impl Compactions {
         }
         self.looked = Some(Instant::now());
         let Some(client) = probe.followed.borrow().clone() else { return };
-        if let Some(revision) = self.hash_due.take()
+        let hash_due = self.hash_due.take();
+        if let Some(revision) = hash_due {
+            self.comparing.shutdown().await;
+            self.comparing.spawn(divergence::compare(
+                probe.endpoints.clone(),
+                probe.root.clone(),
+                revision,
+                probe.health.clone(),
+            ));
+        }
+        if let Some(revision) = hash_due
             && let Ok(told) = client.hash_kv(revision).await
         {
             let hash_kv =

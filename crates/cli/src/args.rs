@@ -29,6 +29,25 @@ pub(crate) struct Common {
     pub(crate) no_color: bool,
 }
 
+impl Args {
+    /// The form of the lines on standard error.
+    pub(crate) fn log_format(&self) -> LogFormat {
+        match &self.verb {
+            Verb::Agent(args) => args.log_format,
+            _ => LogFormat::Text,
+        }
+    }
+}
+
+/// Forms of the lines on standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people, and for a journal that adds the time.
+    Text,
+    /// One JSON object a line: time (RFC 3339), level, message, and fields of their own.
+    Json,
+}
+
 /// Forms of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
@@ -59,7 +78,7 @@ pub(crate) enum Verb {
     Snapshot(Snapshot),
     /// Take, list, verify and prune backups in a vault.
     Backup(crate::commands::backup::Backup),
-    /// Protect a cluster continuously: every change into a vault within seconds, and a full backup every interval.
+    /// Protect a cluster continuously: every change into a vault within seconds, and full backups on a schedule.
     Agent(Agent),
     /// Print a shell completion script.
     Completion {
@@ -329,12 +348,16 @@ pub(crate) struct SnapshotSave {
 /// `rekindle agent`
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Agent {
-    /// The configuration, YAML; `rekindle schema AgentConfig` prints its schema.
+    /// The configuration, YAML; `rekindle schema AgentConfig` prints its schema. SIGHUP makes a running agent read it
+    /// again.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Utf8PathBuf,
     /// Only say whether the configuration is good, with all files that it names.
     #[arg(long)]
     pub(crate) check_config: bool,
+    /// Form of the log on standard error.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
 }
 
 /// Which etcd is asked.

@@ -33,6 +33,22 @@ impl Failure {
         self.cause = Some(cause.into());
         self
     }
+    /// What it is because of, outermost first.
+    pub(crate) fn causes(&self) -> Vec<String> {
+        let mut causes = Vec::new();
+        let mut next = std::error::Error::source(self);
+        while let Some(cause) = next {
+            causes.push(cause.to_string());
+            next = cause.source();
+        }
+        causes
+    }
+    /// It and its causes in one line.
+    pub(crate) fn line(&self) -> String {
+        let mut lines = self.causes();
+        lines.insert(0, self.message.clone());
+        lines.join(": ")
+    }
     /// With a hint.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());

@@ -20,7 +20,7 @@ fn main() -> ExitCode {
         Ok(args) => args,
         Err(error) => return exit::from_usage(&error),
     };
-    let output = output::Output::new(&args.common);
+    let output = output::Output::new(&args.common, args.log_format());
     match commands::run(args, &output) {
         Ok(exit) => exit.into(),
         Err(error) => output.fail(&error).into(),

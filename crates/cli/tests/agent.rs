@@ -5,16 +5,16 @@
 
 mod common;
 
+use common::site::{Site, json, rekindle};
 use common::{Member, Running, wait_for};
 use serde_json::Value;
-use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use testbed::components::{age, versitygw};
+use testbed::components::versitygw;
 
 impl Member {
     /// What the member answers now; only whoever writes may ask.
@@ -53,96 +53,6 @@ fn work(member: &Member, stop: &AtomicBool, thens: &Mutex<Vec<Then>>) {
         if last {
             return;
         }
-    }
-}
-
-fn rekindle(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_rekindle")).args(args).stdin(Stdio::null()).output().unwrap()
-}
-
-fn json(args: &[&str]) -> Value {
-    let output = rekindle(&[args, &["-o", "json"]].concat());
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
-/// A vault, its keys, and a configuration that names them.
-struct Site {
-    dir: tempfile::TempDir,
-    vault: String,
-    env: Vec<(&'static str, String)>,
-    signer: String,
-    recipient: String,
-    port: u16,
-}
-
-impl Site {
-    /// Its vault is a folder.
-    fn new(etcd: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let vault = dir.path().join("vault").to_str().unwrap().to_owned();
-        std::fs::create_dir(&vault).unwrap();
-        Self::over(dir, vault, Vec::new(), etcd)
-    }
-
-    fn over(dir: tempfile::TempDir, vault: String, env: Vec<(&'static str, String)>, etcd: &str) -> Self {
-        let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-        let (keygen, identity) = (age().unwrap().path("age-keygen"), path("identity.txt"));
-        assert!(Command::new(&keygen).args(["-o", &identity]).output().unwrap().status.success());
-        let public = Command::new(&keygen).args(["-y", &identity]).output().unwrap();
-        let recipient = String::from_utf8(public.stdout).unwrap().trim().to_owned();
-        let key = path("sign.key");
-        let keys = ["--vault", &vault, "--signing-key", &key, "--recipient", &recipient];
-        let init = [&["backup", "init", "--identity", &identity, "-o", "json"], &keys[..]].concat();
-        let made =
-            Command::new(env!("CARGO_BIN_EXE_rekindle")).args(init).envs(env.clone()).output().unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let made: Value = serde_json::from_slice(&made.stdout).unwrap();
-        let port = testbed::ports::free();
-        let config = format!(
-            "vault: {vault}\ncluster: prod\nsigningKey: {key}\nrecipients: [{recipient}]\n\
-             etcd: {{endpoints: ['{etcd}']}}\nstateDir: {}\nsegmentAgeMs: 1000\nlisten: 127.0.0.1:{port}\n",
-            path("state")
-        );
-        std::fs::write(path("agent.yaml"), config).unwrap();
-        Self { signer: made["signer"].as_str().unwrap().to_owned(), recipient, dir, vault, env, port }
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.dir.path().join(name).to_str().unwrap().to_owned()
-    }
-
-    fn agent(&self) -> Running {
-        let log = std::fs::File::options().append(true).create(true).open(self.path("agent.log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_rekindle"))
-            .args(["agent", "--config", &self.path("agent.yaml")])
-            .envs(self.env.clone())
-            .stdin(Stdio::null())
-            .stderr(log)
-            .spawn();
-        Running(child.unwrap())
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.path("agent.log")).unwrap_or_default()
-    }
-
-    fn get(&self, path: &str) -> Option<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        Some(answer)
-    }
-
-    fn is_healthy(&self) -> bool {
-        self.get("/healthz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200 "))
-    }
-
-    fn metric(&self, name: &str) -> Option<f64> {
-        let answer = self.get("/metrics")?;
-        let line = answer.lines().find_map(|line| line.strip_prefix(&format!("rekindle_agent_{name} ")))?;
-        line.parse().ok()
     }
 }
 

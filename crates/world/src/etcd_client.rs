@@ -20,7 +20,7 @@ use rekindle_model::MemberId;
 use rekindle_model::etcd::{EtcdEndpoint, EtcdStatus, HashKv};
 use std::time::{Duration, Instant};
 
-pub use live::live;
+pub use live::{alarms, live};
 pub use watch::{Change, LeaseTtl, MemberClient, Watch, WatchContent, WatchMessage};
 
 /// Longest wait for the TCP connection and the TLS handshake.

@@ -1,11 +1,16 @@
 //! What the tests against real processes share: an etcd of one member on a data dir, free ports, patience.
 #![allow(dead_code)] // each test file uses its part
 
+pub(crate) mod site;
+
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use testbed::components::{Etcd, etcd_line};
 use testbed::ports::free_url;
+
+/// A slow disk fails no test: what is waited for comes, or never.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Ends with the test.
 pub(crate) struct Running(pub(crate) Child);
@@ -26,7 +31,7 @@ pub(crate) fn spawn(command: &mut Command) -> Running {
 pub(crate) fn wait_for(what: &str, mut done: impl FnMut() -> bool) -> Duration {
     let start = Instant::now();
     while !done() {
-        assert!(start.elapsed() < Duration::from_secs(60), "{what}");
+        assert!(start.elapsed() < PATIENCE, "{what}");
         std::thread::sleep(Duration::from_millis(20));
     }
     start.elapsed()

@@ -38,7 +38,7 @@ pub async fn live(endpoint: &EtcdEndpoint, root: &Utf8Path) -> EtcdLive {
     EtcdLive {
         kube_system_created_s,
         quorum: in_quorum(known, quorum),
-        alarms: alarms(known),
+        alarms: alarms_seen(known),
         members: seen(endpoint, "MemberList", members),
         live_keys: seen(endpoint, "Range (count)", live_keys),
         kube_system_uid: seen(endpoint, "Range (kube-system)", kube_system_uid),
@@ -96,19 +96,25 @@ fn in_quorum(status: Option<&EtcdStatus>, read: Outcome<()>) -> Seen<bool> {
     }
 }
 
-/// Alarms out of `Status.errors`, where etcd puts each as the text of an `AlarmMember`.
-fn alarms(status: Option<&EtcdStatus>) -> Seen<Vec<String>> {
+/// Alarms out of `Status.errors`, where etcd puts each as the text of an `AlarmMember`: member id and kind (`NOSPACE`,
+/// `CORRUPT`).
+pub fn alarms(status: &EtcdStatus) -> Vec<(String, String)> {
+    status.errors.iter().filter_map(|error| alarm(error)).collect()
+}
+
+fn alarms_seen(status: Option<&EtcdStatus>) -> Seen<Vec<String>> {
     let Some(status) = status else { return Seen::Unknown("no status".into()) };
-    Seen::Known(status.errors.iter().filter_map(|e| alarm(e)).collect())
+    let known = alarms(status).into_iter().map(|(member, kind)| format!("{member} {kind}"));
+    Seen::Known(known.collect())
 }
 
 /// `memberID:<decimal> alarm:<NAME>`, with any number of blanks: protobuf's text form varies them on purpose.
-fn alarm(error: &str) -> Option<String> {
+fn alarm(error: &str) -> Option<(String, String)> {
     let field =
         |name: &str| error.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix(':'));
     let kind = field("alarm")?;
     let member = field("memberID").and_then(|id| id.parse::<u64>().ok()).unwrap_or(0);
-    Some(format!("{member:x} {kind}"))
+    Some((format!("{member:x}"), kind.to_owned()))
 }
 
 /// UID of `kube-system`, and when it was created.
@@ -130,11 +136,10 @@ mod tests {
     // Status.errors mixes plain errors with alarms in protobuf text; only alarms must come out, ids as etcd shows them.
     #[test]
     fn alarms_are_told_apart_from_other_errors() {
-        assert_eq!(
-            alarm("memberID:10276657743932975437 alarm:NOSPACE ").unwrap(),
-            "8e9e05c52164694d NOSPACE"
-        );
-        assert_eq!(alarm("memberID:1  alarm:CORRUPT").unwrap(), "1 CORRUPT");
+        let told = |error| alarm(error).map(|(member, kind)| format!("{member} {kind}"));
+        let raised = "memberID:10276657743932975437 alarm:NOSPACE ";
+        assert_eq!(told(raised).as_deref(), Some("8e9e05c52164694d NOSPACE"));
+        assert_eq!(told("memberID:1  alarm:CORRUPT").as_deref(), Some("1 CORRUPT"));
         assert_eq!(alarm("etcdserver: no leader"), None);
     }
 }

@@ -1,15 +1,18 @@
 //! The agent's configuration file, YAML: `rekindle schema AgentConfig` prints its schema.
 
+use super::schedule::Schedule;
 use crate::args::EtcdFlags;
 use crate::commands::backup;
 use crate::commands::snapshot::save;
 use crate::connect;
 use crate::failure::{Doing, Failure};
 use camino::{Utf8Path, Utf8PathBuf};
+use rekindle_model::Redacted;
 use rekindle_model::etcd::EtcdEndpoint;
 use rekindle_vault::{ClusterName, Recipients, Signer, SigningKey, Store, WriterName};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -24,6 +27,10 @@ const PROVE_EVERY_MIN_MS: u32 = 10_000;
 pub(crate) struct AgentConfig {
     /// The vault: a folder, `file:///FOLDER`, `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` or `az://CONTAINER/PREFIX`.
     vault: String,
+    /// Settings and credentials of the vault's provider, one `NAME=VALUE` a line (`AWS_ACCESS_KEY_ID=...`); they go before
+    /// those of the environment. Read again on SIGHUP. Nobody else may read the file.
+    #[schemars(with = "Option<String>")]
+    vault_credentials: Option<Utf8PathBuf>,
     /// The cluster's name in the vault.
     cluster: ClusterName,
     /// The key that signs, as `rekindle backup init` made it.
@@ -50,15 +57,16 @@ pub(crate) struct AgentConfig {
     #[serde(default = "segment_age_ms")]
     #[schemars(range(min = 100, max = 3_600_000))]
     segment_age_ms: u32,
-    /// Time between two fulls, in minutes; up to a tenth is added at random.
-    #[serde(default = "full_interval_minutes")]
-    #[schemars(range(min = 1))]
-    full_interval_minutes: u32,
     /// How often a member is asked for a full HashKV, in milliseconds; default: never. It proves the newest revisions, which
     /// otherwise only the next compaction or full does, and holds up the member that computes it. Never the leader is
     /// asked, unless it is the only member.
     #[schemars(range(min = 10_000))]
     prove_every_ms: Option<u32>,
+    /// When fulls are taken, and the vault is verified.
+    #[serde(default)]
+    schedule: ScheduleConfig,
+    /// Where several agents run: a Lease of the Kubernetes API makes one of them the writer.
+    kubernetes: Option<KubernetesConfig>,
     /// Where `/metrics` and `/healthz` are served.
     #[serde(default = "listen")]
     listen: SocketAddr,
@@ -82,6 +90,49 @@ struct EtcdConfig {
     key: Option<Utf8PathBuf>,
 }
 
+/// Times, as cron lines: minute, hour, day of the month, month, day of the week.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct ScheduleConfig {
+    /// Full backups. The first is taken at once, and one more behind every gap of the stream.
+    full: String,
+    /// Every part in the vault read, and compared with its signed digest; contents are not decrypted. None: never.
+    verify: Option<String>,
+    /// The time zone of the lines, by its IANA name (`Europe/Berlin`).
+    time_zone: String,
+    /// Up to so many seconds later, at random, so that agents with the same line do not burden their store together.
+    jitter_seconds: u32,
+}
+
+impl Default for ScheduleConfig {
+    fn default() -> Self {
+        Self { full: "0 */6 * * *".into(), verify: None, time_zone: "UTC".into(), jitter_seconds: 600 }
+    }
+}
+
+/// The Lease (`coordination.k8s.io/v1`) that one agent holds.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct KubernetesConfig {
+    /// kubeconfig of an identity that may get, create and update the Lease.
+    #[schemars(with = "String")]
+    pub(super) kubeconfig: Utf8PathBuf,
+    /// The Lease's namespace.
+    #[serde(default = "lease_namespace")]
+    pub(super) namespace: String,
+    /// The Lease's name.
+    #[serde(default = "lease_name")]
+    pub(super) lease: String,
+}
+
+fn lease_namespace() -> String {
+    "kube-system".into()
+}
+
+fn lease_name() -> String {
+    "rekindle-agent".into()
+}
+
 fn state_dir() -> Utf8PathBuf {
     "/var/lib/rekindle/agent".into()
 }
@@ -94,56 +145,133 @@ fn segment_age_ms() -> u32 {
     2000
 }
 
-fn full_interval_minutes() -> u32 {
-    360
-}
-
 fn listen() -> SocketAddr {
     (Ipv4Addr::LOCALHOST, 9475).into()
 }
 
 /// The configuration, with every file that it names read and found good.
+pub(super) struct Config {
+    pub(super) settings: Settings,
+    pub(super) live: Live,
+}
+
+/// What the stream begins with: a running agent that is told otherwise begins anew.
+#[derive(Clone, PartialEq)]
 pub(super) struct Settings {
     pub(super) vault: String,
     pub(super) cluster: ClusterName,
     pub(super) writer: WriterName,
-    pub(super) signing_key: Utf8PathBuf,
-    pub(super) recipients: Recipients,
-    /// This agent first.
-    pub(super) signers: Vec<Signer>,
     pub(super) endpoints: Vec<EtcdEndpoint>,
     pub(super) state_dir: Utf8PathBuf,
     pub(super) spool_max_bytes: u64,
     pub(super) segment_age: Duration,
-    pub(super) full_interval: Duration,
     pub(super) prove_every: Option<Duration>,
     pub(super) listen: SocketAddr,
+    pub(super) kubernetes: Option<KubernetesConfig>,
 }
 
-impl Settings {
+/// What a running agent takes over without a break in the stream.
+#[derive(Clone)]
+pub(super) struct Live {
+    signing_key: Utf8PathBuf,
+    pub(super) recipients: Recipients,
+    /// This agent first.
+    pub(super) signers: Vec<Signer>,
+    credentials: Vec<(String, Redacted<String>)>,
+    pub(super) full: Schedule,
+    pub(super) verify: Option<Schedule>,
+}
+
+impl Config {
     /// Reads the file, and what it names.
     pub(super) async fn read(path: &Utf8Path) -> Result<Self, Failure> {
-        let size_bytes = std::fs::metadata(path).doing(|| format!("cannot read {path}"))?.len();
-        if size_bytes > FILE_MAX_BYTES {
-            return Err(Failure::usage(format!("{path} is no configuration: it has {size_bytes} bytes")));
-        }
-        let text = std::fs::read_to_string(path).doing(|| format!("cannot read {path}"))?;
+        let text = bounded(path)?;
         let config: AgentConfig = serde_saphyr::from_str(&text).map_err(|error| {
             Failure::usage(format!("{path} is not a configuration of the agent"))
                 .because(error)
                 .hint("`rekindle schema AgentConfig` prints what it may hold")
         })?;
-        config.settings().await.map_err(|failure| match failure.hint {
+        config.read().await.map_err(|failure| match failure.hint {
             Some(_) => failure,
             None => failure.hint(format!("set it right in {path}")),
         })
     }
 
-    /// A key of its own for each use: it is not copied.
-    pub(super) fn key(&self) -> Result<SigningKey, Failure> {
-        backup::signing_key(&self.signing_key)
+    /// Whether the vault's address and settings are good; it may be away for now.
+    pub(super) fn check_vault(&self) -> Result<(), Failure> {
+        let url = &self.settings.vault;
+        self.live.store(url).map(drop).doing(|| format!("the vault {url} can't be opened"))
     }
+}
 
+/// A small file's text.
+fn bounded(path: &Utf8Path) -> Result<String, Failure> {
+    let doing = || format!("cannot read {path}");
+    let mut text = String::new();
+    let read = std::fs::File::open(path).doing(doing)?.take(FILE_MAX_BYTES + 1).read_to_string(&mut text);
+    if read.doing(doing)? as u64 > FILE_MAX_BYTES {
+        return Err(Failure::usage(format!(
+            "{path} is no configuration: it has more than {FILE_MAX_BYTES} bytes"
+        )));
+    }
+    Ok(text)
+}
+
+/// `NAME=VALUE` a line, as systemd's `EnvironmentFile=` has it. No error quotes a value.
+fn credentials(path: &Utf8Path) -> Result<Vec<(String, Redacted<String>)>, Failure> {
+    let text = bounded(path)?;
+    let lines = text.lines().map(str::trim).enumerate();
+    let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    let parsed = lines.map(|(number, line)| {
+        let (name, value) = line
+            .split_once('=')
+            .ok_or_else(|| Failure::usage(format!("line {} of {path} is not NAME=VALUE", number + 1)))?;
+        let value = value.trim().trim_matches('"');
+        Ok((name.trim().to_ascii_lowercase(), Redacted::new(value.to_owned())))
+    });
+    parsed.collect()
+}
+
+impl AgentConfig {
+    async fn read(self) -> Result<Config, Failure> {
+        let EtcdConfig { endpoints, cacert, cert, key } = self.etcd;
+        let etcd = EtcdFlags { endpoints, cacert, cert, key };
+        let host = connect::local("/".into());
+        let own = backup::signing_key(&self.signing_key)?.signer();
+        if self.segment_age_ms < 100 || self.spool_max_mib < 16 {
+            return Err(Failure::usage("segmentAgeMs is at least 100, spoolMaxMib 16"));
+        }
+        if self.prove_every_ms.is_some_and(|ms| ms < PROVE_EVERY_MIN_MS) {
+            return Err(Failure::usage(format!("proveEveryMs is at least {PROVE_EVERY_MIN_MS}")));
+        }
+        let ScheduleConfig { full, verify, time_zone, jitter_seconds } = self.schedule;
+        let schedule = |line: &str| Schedule::new(line, &time_zone, jitter_seconds);
+        let recipients = Recipients::new(self.recipients.iter().map(String::as_str));
+        let live = Live {
+            signing_key: self.signing_key,
+            recipients: recipients.map_err(|error| Failure::usage(error.to_string()))?,
+            signers: [own].into_iter().chain(self.trusted_signers).collect(),
+            credentials: self.vault_credentials.as_deref().map_or(Ok(Vec::new()), credentials)?,
+            full: schedule(&full)?,
+            verify: verify.as_deref().map(schedule).transpose()?,
+        };
+        let settings = Settings {
+            endpoints: save::endpoints(&etcd, &*host).await?,
+            vault: self.vault,
+            cluster: self.cluster,
+            writer: backup::writer_name()?,
+            state_dir: self.state_dir,
+            spool_max_bytes: u64::from(self.spool_max_mib) << 20,
+            segment_age: Duration::from_millis(self.segment_age_ms.into()),
+            prove_every: self.prove_every_ms.map(|ms| Duration::from_millis(ms.into())),
+            listen: self.listen,
+            kubernetes: self.kubernetes,
+        };
+        Ok(Config { settings, live })
+    }
+}
+
+impl Settings {
     pub(super) fn spool(&self) -> Utf8PathBuf {
         self.state_dir.join("spool")
     }
@@ -154,43 +282,16 @@ impl Settings {
     }
 }
 
-impl AgentConfig {
-    async fn settings(self) -> Result<Settings, Failure> {
-        let EtcdConfig { endpoints, cacert, cert, key } = self.etcd;
-        let etcd = EtcdFlags { endpoints, cacert, cert, key };
-        let host = connect::local("/".into());
-        let own = backup::signing_key(&self.signing_key)?.signer();
-        if self.segment_age_ms < 100 || self.full_interval_minutes == 0 || self.spool_max_mib < 16 {
-            return Err(Failure::usage(
-                "segmentAgeMs is at least 100, fullIntervalMinutes 1, spoolMaxMib 16",
-            ));
-        }
-        if self.prove_every_ms.is_some_and(|ms| ms < PROVE_EVERY_MIN_MS) {
-            return Err(Failure::usage(format!("proveEveryMs is at least {PROVE_EVERY_MIN_MS}")));
-        }
-        let recipients = Recipients::new(self.recipients.iter().map(String::as_str));
-        Ok(Settings {
-            endpoints: save::endpoints(&etcd, &*host).await?,
-            vault: self.vault,
-            cluster: self.cluster,
-            writer: backup::writer_name()?,
-            signing_key: self.signing_key,
-            recipients: recipients.map_err(|error| Failure::usage(error.to_string()))?,
-            signers: [own].into_iter().chain(self.trusted_signers).collect(),
-            state_dir: self.state_dir,
-            spool_max_bytes: u64::from(self.spool_max_mib) << 20,
-            segment_age: Duration::from_millis(self.segment_age_ms.into()),
-            full_interval: Duration::from_secs(u64::from(self.full_interval_minutes) * 60),
-            prove_every: self.prove_every_ms.map(|ms| Duration::from_millis(ms.into())),
-            listen: self.listen,
-        })
+impl Live {
+    /// A key of its own for each use: it is not copied.
+    pub(super) fn key(&self) -> Result<SigningKey, Failure> {
+        backup::signing_key(&self.signing_key)
     }
-}
 
-impl Settings {
     /// Opens the store; a folder that is not there is an error.
-    pub(super) fn store(&self) -> rekindle_vault::Result<Store> {
-        Store::open(&self.vault)
+    pub(super) fn store(&self, url: &str) -> rekindle_vault::Result<Store> {
+        let settings = self.credentials.iter().map(|(name, value)| (name.as_str(), value.expose().as_str()));
+        Store::open_with(url, settings)
     }
 }
 
@@ -204,8 +305,24 @@ mod tests {
         let least = "vault: /v\ncluster: prod\nsigningKey: /k\nrecipients: [age1x]\n";
         let config: AgentConfig = serde_saphyr::from_str(least).unwrap();
         assert!(config.listen.ip().is_loopback());
-        assert_eq!((config.segment_age_ms, config.full_interval_minutes), (2000, 360));
+        assert_eq!((config.segment_age_ms, config.schedule.full.as_str()), (2000, "0 */6 * * *"));
         assert!(serde_saphyr::from_str::<AgentConfig>(&format!("{least}segmentAge: 3\n")).is_err());
+        assert!(serde_saphyr::from_str::<AgentConfig>(&format!("{least}schedule: {{fulls: x}}\n")).is_err());
         assert!(serde_saphyr::from_str::<AgentConfig>("vault: /v\ncluster: ../x\n").is_err());
+    }
+
+    // A line of the file of credentials that is wrong is told by its number: its text is a secret.
+    #[test]
+    fn credentials_are_never_quoted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = Utf8PathBuf::try_from(dir.path().join("env")).unwrap();
+        std::fs::write(&path, "# S3\nAWS_ACCESS_KEY_ID=id\n\nAWS_SECRET_ACCESS_KEY=\"a=b\"\n").unwrap();
+        let found = credentials(&path).unwrap();
+        let found: Vec<_> =
+            found.iter().map(|(name, value)| (name.as_str(), value.expose().as_str())).collect();
+        assert_eq!(found, [("aws_access_key_id", "id"), ("aws_secret_access_key", "a=b")]);
+        std::fs::write(&path, "AWS_ACCESS_KEY_ID=id\nhunter2\n").unwrap();
+        let failure = credentials(&path).unwrap_err().to_string();
+        assert!(failure.contains("line 2") && !failure.contains("hunter2"), "{failure}");
     }
 }

@@ -6,8 +6,8 @@ use super::state::LastFull;
 use crate::commands::backup::take;
 use crate::connect;
 use crate::failure::{Doing, Failure};
+use crate::output::Level;
 use camino::Utf8PathBuf;
-use rand::Rng;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,14 +25,15 @@ pub(super) async fn run(agent: Arc<Agent>) {
         return;
     }
     let (mut wait, mut gaps) = (RETRY, 0);
-    let mut jitter_ms = jitter_ms(agent.settings.full_interval);
+    let mut late_ms = agent.live().full.jitter_ms();
     loop {
         // what the stream lost only a full has
         let seen = agent.health.borrow().gaps.len();
-        let interval_ms = i64::try_from(agent.settings.full_interval.as_millis()).unwrap_or(i64::MAX);
         let now_ms = jiff::Timestamp::now().as_millisecond();
         let last = agent.state().last_full;
-        let due = last.is_none_or(|last| now_ms >= last.taken_ms.saturating_add(interval_ms + jitter_ms));
+        // the schedule may be another one since
+        late_ms = late_ms.min(agent.live().full.jitter_max_ms());
+        let due = agent.full_due_ms().is_none_or(|due_ms| now_ms >= due_ms.saturating_add(late_ms));
         // a clock that was set back must not keep fulls from being taken
         let ahead = last.is_some_and(|last| last.taken_ms > now_ms + MINUTE_MS);
         if !due && !ahead && seen == gaps {
@@ -42,9 +43,10 @@ pub(super) async fn run(agent: Arc<Agent>) {
         match full(&agent).await {
             Ok(last) => {
                 agent.succeeded();
-                agent.say(&format!("a full of revision {} is in the vault", last.revision));
+                let line = format!("a full of revision {} is in the vault", last.revision);
+                agent.output.log(Level::Info, &line, &[("revision", last.revision.into())]);
                 (wait, gaps) = (RETRY, seen);
-                jitter_ms = self::jitter_ms(agent.settings.full_interval);
+                late_ms = agent.live().full.jitter_ms();
             }
             Err(failure) => {
                 agent.failed(&failure);
@@ -55,15 +57,17 @@ pub(super) async fn run(agent: Arc<Agent>) {
     }
 }
 
-/// Up to a tenth of the interval, so that agents that were started together do not burden the store together.
-fn jitter_ms(interval: Duration) -> i64 {
-    let tenth = i64::try_from(interval.as_millis() / 10).unwrap_or(i64::MAX);
-    rand::rng().random_range(0..=tenth)
+impl Agent {
+    /// When the next full is due, milliseconds since the Unix epoch; none: at once.
+    pub(super) fn full_due_ms(&self) -> Option<i64> {
+        let last = self.state().last_full?;
+        Some(self.live().full.next_ms(last.taken_ms).unwrap_or(i64::MAX))
+    }
 }
 
 async fn full(agent: &Agent) -> Result<LastFull, Failure> {
     // the vault first: a snapshot costs etcd something
-    let (vault, writer) = agent.vault().await?;
+    let (vault, writer) = &*agent.vault().await?;
     let url = &agent.settings.vault;
     // a killed agent's snapshot, unencrypted, is in there
     let folder = agent.settings.state_dir.join("full");

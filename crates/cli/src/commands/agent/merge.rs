@@ -66,7 +66,7 @@ async fn merge(agent: &Agent, due: Due) -> Result<(), Failure> {
         }
     };
     let Some((first_ms, last_ms)) = facts.received_ms else { return due.stored(&facts, 0).doing(cleared) };
-    let (vault, writer) = agent.vault().await?;
+    let (vault, writer) = &*agent.vault().await?;
     let mut meta = ship::meta(agent, &facts, first_ms, last_ms)?;
     meta.replaces =
         replaced(vault, &due.parts).await.doing(|| format!("cannot read {}", agent.settings.vault))?;

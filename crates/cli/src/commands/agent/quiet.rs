@@ -56,7 +56,7 @@ pub(super) async fn run(agent: Arc<Agent>) {
 }
 
 async fn tell(agent: &Agent, quiet: &Quiet, proved_ms: i64) -> Result<(), Failure> {
-    let (_, writer) = agent.vault().await?;
+    let (_, writer) = &*agent.vault().await?;
     let told = writer.put_quiet(&quiet.timeline, quiet.revision, proved_ms).await;
     told.doing(|| format!("cannot tell {} that nothing changed", agent.settings.vault))?;
     agent.succeeded();

@@ -1,6 +1,5 @@
 //! `GET /metrics` and `GET /healthz` over HTTP/1.1, one request a connection: little enough to need no library.
 
-use super::{Agent, metrics};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +14,16 @@ const EXCHANGE: Duration = Duration::from_secs(5);
 /// Connections at the same time; more wait.
 const CONNECTIONS: usize = 16;
 
+/// What is served.
+pub(super) trait Pages: Send + Sync + 'static {
+    /// `/metrics`
+    fn metrics(&self) -> String;
+    /// `/healthz`: what is wrong, if anything is.
+    fn complaints(&self) -> Vec<String>;
+}
+
 /// Serves until it is dropped.
-pub(super) async fn run(listener: TcpListener, agent: Arc<Agent>) {
+pub(super) async fn run(listener: Arc<TcpListener>, pages: Arc<impl Pages>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
@@ -25,16 +32,16 @@ pub(super) async fn run(listener: TcpListener, agent: Arc<Agent>) {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let agent = agent.clone();
+        let pages = pages.clone();
         tokio::spawn(async move {
             // who asked has gone away, or never said what for
-            let _ = tokio::time::timeout(EXCHANGE, exchange(stream, &agent)).await;
+            let _ = tokio::time::timeout(EXCHANGE, exchange(stream, &*pages)).await;
             drop(place);
         });
     }
 }
 
-async fn exchange(mut stream: TcpStream, agent: &Agent) -> io::Result<()> {
+async fn exchange(mut stream: TcpStream, pages: &dyn Pages) -> io::Result<()> {
     let mut head = Vec::new();
     while !head.windows(4).any(|end| end == b"\r\n\r\n") {
         if stream.read_buf(&mut head).await? == 0 || head.len() > HEAD_MAX_BYTES {
@@ -46,8 +53,8 @@ async fn exchange(mut stream: TcpStream, agent: &Agent) -> io::Result<()> {
     let mut words = line.split(' ');
     let path = words.nth(1).and_then(|target| target.split('?').next());
     let (status, body) = match (line.starts_with("GET "), path) {
-        (true, Some("/metrics")) => ("200 OK", metrics::text(agent)),
-        (true, Some("/healthz")) => match metrics::complaints(agent) {
+        (true, Some("/metrics")) => ("200 OK", pages.metrics()),
+        (true, Some("/healthz")) => match pages.complaints() {
             complaints if complaints.is_empty() => ("200 OK", "ok\n".into()),
             complaints => ("503 Service Unavailable", complaints.join("\n") + "\n"),
         },

@@ -45,6 +45,11 @@ pub(super) async fn run(agent: Arc<Agent>, mut ended: watch::Receiver<bool>) {
     }
 }
 
+/// Stores all that an agent has left, which follows no more.
+pub(super) async fn all(agent: &Agent) -> Result<(), Failure> {
+    ship(agent, true).await
+}
+
 /// Stores what is closed; at the end everything is.
 async fn ship(agent: &Agent, ended: bool) -> Result<(), Failure> {
     let dir = agent.settings.spool();
@@ -70,7 +75,7 @@ async fn store(agent: &Agent, path: &Utf8Path) -> Result<(), Failure> {
         surveyed.doing(|| format!("{path} could not be read"))?.doing(|| format!("{path} can't be used"))?;
     let mut sequence = None;
     if let Some((first_ms, last_ms)) = facts.received_ms {
-        let (_, writer) = agent.vault().await?;
+        let (_, writer) = &*agent.vault().await?;
         let meta = meta(agent, &facts, first_ms, last_ms)?;
         let put = writer.put_segment(PartSource::File(facts.path.clone()), meta).await;
         let put = put.doing(|| format!("cannot put {path} into {}", agent.settings.vault))?;

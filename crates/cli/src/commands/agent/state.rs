@@ -1,7 +1,7 @@
 //! What the agent knows when it starts, though the vault be out of reach: which timeline it writes, and how far that is
 //! stored. One small file beside the spool.
 
-use super::config::Settings;
+use super::config::{Live, Settings};
 use crate::connect;
 use crate::failure::{Doing, Failure};
 use crate::output::Output;
@@ -30,6 +30,19 @@ pub(super) struct State {
     pub(super) stored_revision: Option<i64>,
     /// The newest full of this timeline. Until there is one, nothing says that the folder is of this cluster.
     pub(super) last_full: Option<LastFull>,
+    /// The last time that the vault was verified.
+    #[serde(default)]
+    pub(super) last_verify: Option<LastVerify>,
+}
+
+/// What a verification of the vault found.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct LastVerify {
+    /// When it was begun, milliseconds since the Unix epoch.
+    pub(super) at_ms: i64,
+    /// Objects that are not as their manifests say.
+    pub(super) faults: usize,
 }
 
 /// A full in the vault.
@@ -83,8 +96,14 @@ impl State {
         Ok(id.doing(|| format!("the timeline {} of the vault has no UUID", self.timeline.id))?.into_bytes())
     }
 
-    /// The state the agent left, if that still fits the cluster; else what the vault says of it.
-    pub(super) async fn begin(settings: &Settings, output: &Output) -> Result<Self, Failure> {
+    /// The state the agent left, if that still fits the cluster; else what the vault says of it. With `others`, the vault
+    /// is asked in any case: what other agents have stored meanwhile is not stored again.
+    pub(super) async fn begin(
+        settings: &Settings,
+        live: &Live,
+        others: bool,
+        output: &Output,
+    ) -> Result<Self, Failure> {
         // also keeps a second agent out before anything is touched
         let spool = Spool::open(&settings.spool()).doing(|| "the spool can't be used".into())?;
         let left = Self::read(&settings.state_dir)?
@@ -103,7 +122,18 @@ impl State {
             (Some(state), Some((id, revision)))
                 if state.identity.etcd_cluster_id == Some(id) && revision >= known =>
             {
-                Ok(state)
+                if !others {
+                    return Ok(state);
+                }
+                match Self::of_vault(settings, live, id, revision).await {
+                    Ok(of_vault) => {
+                        let state = state.beside(of_vault);
+                        state.write(&settings.state_dir)?;
+                        Ok(state)
+                    }
+                    // it may be away: what is stored twice does no harm
+                    Err(_) => Ok(state),
+                }
             }
             (_, None) => {
                 Err(Failure::new("no etcd answers").hint("is it running, and are the certificates right?"))
@@ -112,17 +142,35 @@ impl State {
                 if left.is_some() {
                     output.say("this etcd is not the one that was followed, or was set back: a new timeline");
                 }
-                let state = Self::of_vault(settings, id, revision).await?;
+                let state = Self::of_vault(settings, live, id, revision).await?;
                 state.write(&settings.state_dir)?;
                 Ok(state)
             }
         }
     }
 
-    async fn of_vault(settings: &Settings, id: MemberId, revision: i64) -> Result<Self, Failure> {
+    /// With what other agents have stored since it was left.
+    fn beside(self, of_vault: Self) -> Self {
+        if self.timeline.id != of_vault.timeline.id {
+            return of_vault;
+        }
+        let newest = |full: &LastFull| full.taken_ms;
+        Self {
+            stored_revision: self.stored_revision.max(of_vault.stored_revision),
+            last_full: [self.last_full, of_vault.last_full].into_iter().flatten().max_by_key(newest),
+            ..self
+        }
+    }
+
+    async fn of_vault(
+        settings: &Settings,
+        live: &Live,
+        id: MemberId,
+        revision: i64,
+    ) -> Result<Self, Failure> {
         let read = || format!("cannot read {}", settings.vault);
-        let store = settings.store().doing(read)?;
-        let vault = Vault::new(&store, settings.cluster.clone(), &settings.signers).doing(read)?;
+        let store = live.store(&settings.vault).doing(read)?;
+        let vault = Vault::new(&store, settings.cluster.clone(), &live.signers).doing(read)?;
         let (history, _) = vault.history().await.doing(read)?;
         let mut identity = ClusterIdentity { kube_system_uid: None, etcd_cluster_id: Some(id) };
         let timeline = history.timeline_for(&identity, revision);
@@ -135,6 +183,7 @@ impl State {
             cluster: settings.cluster.clone(),
             stored_revision: stored_revision(&history, &timeline),
             last_full: full.map(|(full, _)| full),
+            last_verify: None,
             timeline,
             identity,
         })
