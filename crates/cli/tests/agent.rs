@@ -8,13 +8,11 @@ mod common;
 use common::site::{Site, json, rekindle};
 use common::{Member, Running, wait_for};
 use serde_json::Value;
-use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use testbed::components::versitygw;
 
 impl Member {
     /// What the member answers now; only whoever writes may ask.
@@ -198,17 +196,7 @@ fn a_bucket_that_goes_away() {
     let root = tempfile::tempdir().unwrap();
     std::fs::create_dir(root.path().join("backups")).unwrap();
     let port = testbed::ports::free();
-    let gateway = || {
-        let child = Command::new(versitygw().unwrap().path("versitygw"))
-            .args(["--access", "test", "--secret", "test-secret", "--quiet"])
-            .args(["--port", &format!("127.0.0.1:{port}"), "posix", root.path().to_str().unwrap()])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        let running = Running(child.unwrap());
-        wait_for("the gateway does not answer", || TcpStream::connect(("127.0.0.1", port)).is_ok());
-        running
-    };
+    let gateway = || common::gateway(port, root.path(), "test-secret");
     let first = gateway();
     let env = [
         ("AWS_ACCESS_KEY_ID", "test"),

@@ -4,12 +4,12 @@
 
 mod common;
 
-use common::{Member, spawn, wait_for};
+use common::{Member, spawn};
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
-use testbed::components::{age, versitygw};
+use testbed::components::age;
 
 /// A running etcd, keys, and an empty folder for the vault.
 struct World {
@@ -188,12 +188,7 @@ fn in_a_bucket() {
     let mut world = World::new();
     let root = tempfile::tempdir().unwrap();
     let port = testbed::ports::free();
-    let _gateway = spawn(
-        Command::new(versitygw().unwrap().path("versitygw"))
-            .args(["--access", "test", "--secret", "test-secret", "--quiet"])
-            .args(["--port", &format!("127.0.0.1:{port}"), "posix", root.path().to_str().unwrap()]),
-    );
-    wait_for("the gateway does not answer", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+    let _gateway = common::gateway(port, root.path(), "test-secret");
     std::fs::create_dir(root.path().join("backups")).unwrap();
     world.vault = "s3://backups/k8s".into();
     world.env = vec![

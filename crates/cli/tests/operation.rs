@@ -6,11 +6,8 @@
 mod common;
 
 use common::site::{Site, signal};
-use common::{Member, Running, wait_for};
+use common::{Member, wait_for};
 use serde_json::Value;
-use std::net::TcpStream;
-use std::process::{Command, Stdio};
-use testbed::components::versitygw;
 
 /// Each line of the log; every one must be an object with time, level and message.
 fn lines(site: &Site) -> Vec<Value> {
@@ -84,19 +81,6 @@ fn a_changed_configuration_is_taken_over() {
     assert!(following.is_some_and(|line| line["level"] == "info"), "{}", site.log());
 }
 
-/// An S3 server on a port that is known before, with this secret.
-fn gateway(port: u16, root: &str, secret: &str) -> Running {
-    let child = Command::new(versitygw().unwrap().path("versitygw"))
-        .args(["--access", "test", "--secret", secret, "--quiet"])
-        .args(["--port", &format!("127.0.0.1:{port}"), "posix", root])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn();
-    let running = Running(child.unwrap());
-    wait_for("the gateway does not answer", || TcpStream::connect(("127.0.0.1", port)).is_ok());
-    running
-}
-
 // The bucket's secret is changed, as it is every ninety days: the agent gets the new one without a break in the stream.
 #[test]
 fn credentials_are_renewed() {
@@ -104,8 +88,8 @@ fn credentials_are_renewed() {
     let member = Member::boot(&etcd.path().join("data"), &testbed::ports::free_url());
     let root = tempfile::tempdir().unwrap();
     std::fs::create_dir(root.path().join("backups")).unwrap();
-    let (port, root) = (testbed::ports::free(), root.path().to_str().unwrap());
-    let first = gateway(port, root, "first-secret");
+    let port = testbed::ports::free();
+    let first = common::gateway(port, root.path(), "first-secret");
     let endpoint = format!("http://127.0.0.1:{port}");
     let env = [
         ("AWS_ACCESS_KEY_ID", "test"),
@@ -127,7 +111,7 @@ fn credentials_are_renewed() {
     let watches = site.metric("watches_total").unwrap();
 
     drop(first);
-    let _second = gateway(port, root, "second-secret");
+    let _second = common::gateway(port, root.path(), "second-secret");
     put(&member, "a");
     wait_for("the old secret is not refused", || site.metric("store_failing") == Some(1.0));
     write("second-secret");

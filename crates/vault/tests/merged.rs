@@ -17,7 +17,7 @@ use etcd_disk::snapshot::{SnapshotFile, TrailerPolicy, VerifyOptions};
 use rekindle_agent::hold;
 use rekindle_vault::history::Timeline;
 use rekindle_vault::manifest::{ClusterIdentity, Content, Manifest};
-use rekindle_vault::{PartSource, Retention, SegmentMeta, Vault, Writer};
+use rekindle_vault::{PartSource, SegmentMeta, Vault, Writer};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -25,15 +25,6 @@ const HOUR_MS: i64 = 3_600_000;
 /// The day begins here.
 const MORNING_MS: i64 = 1_700_006_400_000;
 const FULL: i64 = 10;
-const LAST_ONE: Retention = Retention {
-    last: 1,
-    hourly: 0,
-    daily: 0,
-    weekly: 0,
-    monthly: 0,
-    within_ms: None,
-    point_in_time_ms: None,
-};
 
 /// An agent's folder, and the vault it writes to.
 struct Agent {
@@ -234,7 +225,7 @@ async fn an_agent_dies_while_it_merges() {
     assert_eq!(history.timelines[0].restorable[0].last_revision, last + 120);
 
     age_files(dir.path());
-    let pruned = agent.writer.prune(&LAST_ONE, now_ms(), false).await.unwrap();
+    let pruned = agent.writer.prune(&ONE, now_ms(), false).await.unwrap();
     assert_eq!(pruned.skipped, []);
     assert_eq!(
         pruned.removed.len(),
@@ -261,7 +252,7 @@ async fn two_agents_merge_the_same() {
     assert_eq!(restore(&keys, &vault, &history.timelines[0], 12 + 119 * 2).await, 3);
     assert_eq!(keys.verify(&vault, true).await.faults, []);
     age_files(dir.path());
-    one.writer.prune(&LAST_ONE, now_ms(), false).await.unwrap();
+    one.writer.prune(&ONE, now_ms(), false).await.unwrap();
     let report = keys.verify(&vault, true).await;
     assert_eq!((report.faults.clone(), report.parts), (vec![], 3), "{report:?}");
 }
@@ -301,7 +292,7 @@ async fn the_small_ones_stay_until_the_merged_one_is_good() {
     *bad.last_mut().unwrap() ^= 1;
     std::fs::write(&path, bad).unwrap();
     age_files(dir.path());
-    let pruned = agent.writer.prune(&LAST_ONE, now_ms(), false).await.unwrap();
+    let pruned = agent.writer.prune(&ONE, now_ms(), false).await.unwrap();
     assert_eq!((pruned.removed.len(), pruned.skipped.len()), (48, 1), "the minor one is good: {pruned:?}");
     let id = &history.timelines[0].timeline.id;
     let of = vault.merged_of(id, &merged.content.replaces).await.unwrap();
@@ -317,7 +308,7 @@ async fn the_small_ones_stay_until_the_merged_one_is_good() {
     std::fs::write(&manifest, bytes).unwrap();
     std::fs::write(&path, good).unwrap();
     age_files(dir.path());
-    let pruned = agent.writer.prune(&LAST_ONE, now_ms(), false).await.unwrap();
+    let pruned = agent.writer.prune(&ONE, now_ms(), false).await.unwrap();
     assert_eq!((pruned.removed.len(), pruned.skipped), (13 + 1, vec![]));
     let report = keys.verify(&vault, true).await;
     assert_eq!((report.faults.clone(), report.parts), (vec![], 2), "{report:?}");

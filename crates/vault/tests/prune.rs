@@ -5,20 +5,10 @@
 mod common;
 
 use common::*;
-use rekindle_vault::{ClusterName, Retention, SigningKey, Store, Vault, WriterName};
+use rekindle_vault::{ClusterName, SigningKey, Store, Vault, WriterName};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
-
-const ONE: Retention = Retention {
-    last: 1,
-    hourly: 0,
-    daily: 0,
-    weekly: 0,
-    monthly: 0,
-    within_ms: None,
-    point_in_time_ms: None,
-};
 
 /// Ten fulls with segments and bundles between, two days old.
 async fn filled(keys: &Keys, dir: &Path, store: &Store) {

@@ -3,10 +3,11 @@
 
 pub(crate) mod site;
 
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use testbed::components::{Etcd, etcd_line};
+use testbed::components::{Etcd, etcd_line, versitygw};
 use testbed::ports::free_url;
 
 /// A slow disk fails no test: what is waited for comes, or never.
@@ -25,6 +26,17 @@ impl Drop for Running {
 /// Starts it with nothing to read, and nothing said.
 pub(crate) fn spawn(command: &mut Command) -> Running {
     Running(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+}
+
+/// An S3 server over a folder, on a port that is known before, with this secret; its key's name is `test`.
+pub(crate) fn gateway(port: u16, root: &Path, secret: &str) -> Running {
+    let running = spawn(
+        Command::new(versitygw().unwrap().path("versitygw"))
+            .args(["--access", "test", "--secret", secret, "--quiet"])
+            .args(["--port", &format!("127.0.0.1:{port}"), "posix", root.to_str().unwrap()]),
+    );
+    wait_for("the gateway does not answer", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+    running
 }
 
 /// Waits until it is done, and says how long that took.

@@ -17,13 +17,24 @@ use etcd_disk::snapshot::{SnapshotFile, TrailerPolicy, Verified, VerifyOptions};
 use prost::Message;
 use rekindle_vault::manifest::{ClusterIdentity, Content, Manifest, TimelineRef};
 use rekindle_vault::{
-    BundleMeta, ClusterName, FullMeta, Identities, PartSource, Recipients, SegmentMeta, SigningKey, Store,
-    Vault, VerifyLevel, VerifyReport, Writer, WriterName,
+    BundleMeta, ClusterName, FullMeta, Identities, PartSource, Recipients, Retention, SegmentMeta,
+    SigningKey, Store, Vault, VerifyLevel, VerifyReport, Writer, WriterName,
 };
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// Keeps the last full, and what leads on from it.
+pub const ONE: Retention = Retention {
+    last: 1,
+    hourly: 0,
+    daily: 0,
+    weekly: 0,
+    monthly: 0,
+    within_ms: None,
+    point_in_time_ms: None,
+};
 
 /// Keys, and the files they are in.
 pub struct Keys {
