@@ -21,6 +21,7 @@ mod kind;
 mod kubeadm;
 pub mod needs;
 pub mod net;
+pub mod plane;
 pub mod ports;
 mod power;
 mod saved;

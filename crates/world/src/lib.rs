@@ -7,6 +7,7 @@ pub mod api;
 mod aside;
 mod base64_bytes;
 mod ca;
+pub mod cluster;
 pub mod etcd_client;
 pub mod fault;
 pub mod host;
@@ -18,6 +19,7 @@ pub mod ssh;
 mod tls;
 mod words;
 
+pub use cluster::{Cluster, ClusterError, ClusterOptions};
 pub use host::{Host, HostError, Progress};
 
 /// The machines a run works on: the one Rekindle runs on, and the hosts of the control plane.

@@ -1,0 +1,242 @@
+//! A connection to an API server that stays open, for the verbs that work through the API alone (nodes, stuck objects,
+//! resources). It takes what kubectl takes: kubeconfig, context, exec credentials, tokens, a service account.
+//!
+//! One request on a host with a kubeconfig of that host is `crate::api` instead.
+
+use crate::tls;
+use camino::{Utf8Path, Utf8PathBuf};
+use http::{Method, Request, header};
+use http_body_util::{BodyExt as _, Limited};
+use kube::client::Body;
+use kube::config::{Config, KubeConfigOptions, Kubeconfig};
+use rekindle_model::seen::chain;
+use serde_json::Value;
+use std::time::Duration;
+
+/// Longest body of an answer: a page of 500 of the largest objects stays below.
+const MAX_BODY_BYTES: usize = 1 << 30;
+/// Longest wait for a whole answer, unless [`Cluster::with_timeout`] says another.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Where kubeadm leaves the administrator's kubeconfig.
+const KUBEADM_ADMIN: &str = "/etc/kubernetes/admin.conf";
+
+/// Which cluster is asked.
+#[derive(Clone, Debug, Default)]
+pub struct ClusterOptions {
+    /// kubeconfig; none = `~/.kube/config`, then the one kubeadm leaves on a control-plane host, then the service
+    /// account of the pod this runs in.
+    pub kubeconfig: Option<Utf8PathBuf>,
+    /// Context of it; none = the current one.
+    pub context: Option<String>,
+}
+
+/// Why a cluster can't be asked, or did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// No kubeconfig was named, and none is at the usual places.
+    #[error("no cluster to ask: no kubeconfig at {looked}, and this is no pod")]
+    NoConfig {
+        /// The paths looked at.
+        looked: String,
+    },
+    /// The kubeconfig can't be used. The text quotes nothing of it: it holds keys.
+    #[error("kubeconfig {path}: {why}")]
+    BadConfig {
+        /// The file, or `service account`.
+        path: String,
+        /// Why.
+        why: String,
+    },
+    /// No connection, no answer in time, or TLS trouble.
+    #[error("{what}: {why}")]
+    Unreachable {
+        /// The request: method and URL.
+        what: String,
+        /// Why.
+        why: String,
+    },
+    /// The API server said no.
+    #[error("{what}: {status} {reason}: {message}")]
+    Refused {
+        /// The request: method and URL.
+        what: String,
+        /// HTTP status.
+        status: u16,
+        /// `reason` of the answered Status, or empty.
+        reason: String,
+        /// `message` of the answered Status, else the start of the body.
+        message: String,
+    },
+    /// The answer is not what its type says.
+    #[error("{what}: the answer is not JSON")]
+    NotJson {
+        /// The request: method and URL.
+        what: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+impl ClusterError {
+    /// The HTTP status the API server answered; none when it did not answer.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Refused { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+}
+
+/// Body of a request and what it is.
+#[derive(Clone, Copy, Debug)]
+pub enum Sent<'a> {
+    /// Nothing.
+    Nothing,
+    /// A whole object (`application/json`).
+    Object(&'a Value),
+    /// RFC 7386 (`application/merge-patch+json`).
+    MergePatch(&'a Value),
+    /// RFC 6902 (`application/json-patch+json`).
+    JsonPatch(&'a Value),
+    /// A server-side apply (`application/apply-patch+yaml`; JSON is YAML).
+    Apply(&'a Value),
+}
+
+impl Sent<'_> {
+    fn parts(self) -> (&'static str, Vec<u8>) {
+        let bytes = |value: &Value| value.to_string().into_bytes();
+        match self {
+            Self::Nothing => ("application/json", Vec::new()),
+            Self::Object(value) => ("application/json", bytes(value)),
+            Self::MergePatch(value) => ("application/merge-patch+json", bytes(value)),
+            Self::JsonPatch(value) => ("application/json-patch+json", bytes(value)),
+            Self::Apply(value) => ("application/apply-patch+yaml", bytes(value)),
+        }
+    }
+}
+
+/// A connected API server. Cloning shares the connections.
+#[derive(Clone)]
+pub struct Cluster {
+    client: kube::Client,
+    server: String,
+    timeout: Duration,
+}
+
+impl Cluster {
+    /// Prepares a connection; the first request makes it.
+    ///
+    /// # Errors
+    /// `NoConfig` and `BadConfig`.
+    pub async fn connect(options: &ClusterOptions) -> Result<Self, ClusterError> {
+        tls::install_provider();
+        let mut config = config(options).await?;
+        config.default_retry = false;
+        config.connect_timeout = Some(Duration::from_secs(10));
+        let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
+        let client = kube::Client::try_from(config)
+            .map_err(|e| ClusterError::BadConfig { path: server.clone(), why: chain(&e) })?;
+        Ok(Self { client, server, timeout: TIMEOUT })
+    }
+
+    /// The same with another longest wait for an answer.
+    #[must_use]
+    pub fn with_timeout(&self, timeout: Duration) -> Self {
+        Self { timeout, ..self.clone() }
+    }
+
+    /// URL of the API server, without a slash at its end.
+    #[must_use]
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// The client of the `kube` crate, for watches and logs.
+    #[must_use]
+    pub fn client(&self) -> &kube::Client {
+        &self.client
+    }
+
+    /// GET of a path such as `/api/v1/nodes?limit=500`; none when it does not exist (404).
+    ///
+    /// # Errors
+    /// `Unreachable`, `Refused`, `NotJson`.
+    pub async fn get(&self, path: &str) -> Result<Option<Value>, ClusterError> {
+        match self.send(&Method::GET, path, Sent::Nothing).await {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if error.status() == Some(404) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// One request; the answered object.
+    ///
+    /// # Errors
+    /// `Unreachable`, `Refused` (any status of 300 and above), `NotJson`.
+    pub async fn send(&self, method: &Method, path: &str, sent: Sent<'_>) -> Result<Value, ClusterError> {
+        let what = format!("{method} {}{path}", self.server);
+        let body = self.bytes(method, path, sent).await?;
+        serde_json::from_slice(&body).map_err(|source| ClusterError::NotJson { what, source })
+    }
+
+    /// [`Cluster::send`] for an answer that is large, or no JSON (`/readyz`).
+    ///
+    /// # Errors
+    /// `Unreachable`, `Refused`.
+    pub async fn bytes(&self, method: &Method, path: &str, sent: Sent<'_>) -> Result<Vec<u8>, ClusterError> {
+        let what = format!("{method} {}{path}", self.server);
+        let unreachable = |why: String| ClusterError::Unreachable { what: what.clone(), why };
+        let (content_type, body) = sent.parts();
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::ACCEPT, "application/json")
+            .header(header::CONTENT_TYPE, content_type)
+            .body(Body::from(body))
+            .map_err(|e| unreachable(format!("not a request: {e}")))?;
+        let exchanged = async {
+            let answer = self.client.send(request).await.map_err(|e| unreachable(chain(&e)))?;
+            let status = answer.status().as_u16();
+            let body = Limited::new(answer.into_body(), MAX_BODY_BYTES).collect().await;
+            let body = body.map_err(|e| unreachable(format!("read the answer: {}", chain(&*e))))?;
+            Ok((status, body.to_bytes().to_vec()))
+        };
+        let late = || unreachable(format!("no answer within {} s", self.timeout.as_secs()));
+        let (status, body) = tokio::time::timeout(self.timeout, exchanged).await.map_err(|_| late())??;
+        if status < 300 { Ok(body) } else { Err(refused(what, status, &body)) }
+    }
+}
+
+/// What a Status says; a body that is none is quoted by its start.
+fn refused(what: String, status: u16, body: &[u8]) -> ClusterError {
+    let answer: Value = serde_json::from_slice(body).unwrap_or_default();
+    let text = |field: &str| answer.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let mut message = text("message");
+    if message.is_empty() {
+        message = String::from_utf8_lossy(body).chars().take(200).collect();
+    }
+    ClusterError::Refused { what, status, reason: text("reason"), message }
+}
+
+async fn config(options: &ClusterOptions) -> Result<Config, ClusterError> {
+    let Some(path) = options.kubeconfig.clone().or_else(usual_place) else {
+        let looked = format!("~/.kube/config and {KUBEADM_ADMIN}");
+        return Config::incluster().map_err(|_| ClusterError::NoConfig { looked });
+    };
+    let bad = |why: String| ClusterError::BadConfig { path: path.to_string(), why };
+    // a parser's error may quote the text, and the text holds keys
+    let kubeconfig = Kubeconfig::read_from(&path).map_err(|error| match error {
+        kube::config::KubeconfigError::ReadConfig(source, _) => bad(source.to_string()),
+        _ => bad("it does not parse".into()),
+    })?;
+    let context = KubeConfigOptions { context: options.context.clone(), cluster: None, user: None };
+    Config::from_custom_kubeconfig(kubeconfig, &context).await.map_err(|e| bad(chain(&e)))
+}
+
+/// The first of the usual places that is there.
+fn usual_place() -> Option<Utf8PathBuf> {
+    let home = std::env::var("HOME").ok().map(|home| Utf8PathBuf::from(home).join(".kube/config"));
+    home.into_iter().chain([Utf8Path::new(KUBEADM_ADMIN).to_owned()]).find(|path| path.is_file())
+}
