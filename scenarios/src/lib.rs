@@ -70,6 +70,17 @@ pub fn binary() -> Result<Utf8PathBuf> {
     Ok(path.into())
 }
 
+/// A new age identity: its file's text, and the recipient that goes with it.
+///
+/// # Errors
+/// When `age-keygen` is not built or fails.
+pub fn identity() -> Result<(String, String)> {
+    let text = testbed::cmd::sh(testbed::components::age()?.path("age-keygen").as_str(), [""; 0])?;
+    let line = text.lines().find_map(|line| line.strip_prefix("# public key: "));
+    let recipient = line.context("age-keygen names no public key")?.trim().to_owned();
+    Ok((text, recipient))
+}
+
 impl Cluster {
     /// A fresh, ready cluster with the binary on its control-plane hosts.
     ///

@@ -2,15 +2,14 @@
 //! the point before, out of the vault; what can't be had is refused, and nothing is done where nothing was asked for.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
-use scenarios::{Cluster, STOP_ALL, THREE, verified};
+use scenarios::{Cluster, STOP_ALL, THREE, identity, verified};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use testbed::components::age;
 use testbed::set::Kind;
 
 const KEY: &str = "/var/lib/rekindle-test/sign.key";
@@ -27,14 +26,9 @@ struct Backed {
 impl Backed {
     fn new(kind: Kind) -> Self {
         let cluster = Cluster::load(kind).unwrap();
-        let (dir, age) = (tempfile::tempdir().unwrap(), age().unwrap());
-        let file = dir.path().join("identity.txt");
-        let made = Command::new(age.path("age-keygen")).arg("-o").arg(&file).output().unwrap();
-        assert!(made.status.success());
-        let public = Command::new(age.path("age-keygen")).arg("-y").arg(&file).output().unwrap();
-        let recipient = String::from_utf8(public.stdout).unwrap().trim().to_owned();
+        let (secret, recipient) = identity().unwrap();
         let host = cluster.set.host("cp1").unwrap();
-        host.write(IDENTITY, std::fs::read(&file).unwrap()).unwrap();
+        host.write(IDENTITY, secret).unwrap();
         host.exec_ok(&["mkdir", "-p", VAULT, "/var/lib/rekindle-test"]).unwrap();
         let keys = ["--vault", VAULT, "--signing-key", KEY, "--recipient", &recipient];
         let args = [&["backup", "init", "--identity", IDENTITY, "-o", "json"], &keys[..]].concat();

@@ -55,8 +55,12 @@ fn pause(dir: &Utf8Path) -> Result<Utf8PathBuf> {
     Ok(binary)
 }
 
-/// A docker archive of one layer with the binaries in `/usr/local/bin`; the first is the entry point.
-fn archive(dir: &Utf8Path, name: &str, short: &str, binaries: &[Utf8PathBuf]) -> Result<Utf8PathBuf> {
+/// Writes the docker archive `SHORT.tar` into `dir`: an image of one layer with the binaries in `/usr/local/bin`; the first
+/// is the entry point.
+///
+/// # Errors
+/// When a binary or the folder can't be read or written.
+pub fn archive(dir: &Utf8Path, name: &str, short: &str, binaries: &[Utf8PathBuf]) -> Result<Utf8PathBuf> {
     let work = dir.join(format!("{short}.d"));
     let bin = work.join("layer/usr/local/bin");
     fs::create_dir_all(&bin).with_context(|| format!("cannot make {bin}"))?;

@@ -16,7 +16,7 @@ pub mod components;
 pub mod disk;
 pub mod fill;
 pub mod host;
-mod image;
+pub mod image;
 mod kind;
 mod kubeadm;
 pub mod needs;

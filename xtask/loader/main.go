@@ -1,5 +1,6 @@
 // Loader fills an etcd with objects of the sizes and kinds a Kubernetes cluster has, for the benchmarks.
-// Usage: loader ENDPOINT SEED LIVE_KEYS REVISIONS VALUE_BYTES
+// Usage: loader ENDPOINT SEED LIVE_KEYS REVISIONS VALUE_BYTES [RESOURCE]
+// With RESOURCE all objects are of that one. For https ETCDCTL_CACERT, ETCDCTL_CERT and ETCDCTL_KEY name files.
 package main
 
 import (
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"sync"
 
+	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -34,6 +36,12 @@ func object(key int, revision int, seed int64, size int) (string, string) {
 	random := rand.New(rand.NewSource(seed ^ int64(key)<<32 ^ int64(revision)))
 	pick, chosen := key%100, resources[len(resources)-1]
 	for _, resource := range resources {
+		if len(os.Args) > 6 {
+			if resource.path == os.Args[6] {
+				chosen = resource
+			}
+			continue
+		}
 		if pick < resource.percent {
 			chosen = resource
 			break
@@ -59,7 +67,18 @@ func main() {
 		return value
 	}
 	seed, live, revisions, size := int64(number(2)), number(3), number(4), number(5)
-	client, err := clientv3.New(clientv3.Config{Endpoints: []string{os.Args[1]}})
+	config := clientv3.Config{Endpoints: []string{os.Args[1]}}
+	if strings.HasPrefix(os.Args[1], "https:") {
+		info := transport.TLSInfo{
+			TrustedCAFile: os.Getenv("ETCDCTL_CACERT"),
+			CertFile:      os.Getenv("ETCDCTL_CERT"),
+			KeyFile:       os.Getenv("ETCDCTL_KEY"),
+		}
+		tls, err := info.ClientConfig()
+		check(err)
+		config.TLS = tls
+	}
+	client, err := clientv3.New(config)
 	check(err)
 	work := make(chan int, 1024)
 	var group sync.WaitGroup

@@ -10,6 +10,9 @@ use testbed::{cmd, components};
 const STOCK: &[&str] =
     &["boltfile", "etcd-disk", "rekindle-agent", "rekindle-vault", "rekindle-world", "rekindle"];
 
+/// Every package but those whose tests need root and hosts.
+const WORKSPACE: [&str; 5] = ["--workspace", "--exclude", "scenarios", "--exclude", "testbed"];
+
 /// The tiers below the scenarios.
 const TIERS: [&str; 3] = ["pure", "stock", "testbed"];
 
@@ -41,13 +44,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
     setup_task::run()?;
     let mut timings = Timings::default();
-    if wanted("pure") {
-        let rest = ["--workspace", "--exclude", "scenarios", "--exclude", "testbed"];
-        timings.run("pure", || test(&rest));
-    }
-    if wanted("stock") {
+    let (pure, stock) = (wanted("pure"), wanted("stock"));
+    if stock {
         components::build(&[])?;
-        timings.run("stock", stock);
+    }
+    match (pure, stock) {
+        // one build and one run for both: what a feature adds is built on what is there
+        (true, true) => {
+            timings.run("pure and stock", || test(&[&WORKSPACE[..], &["--features", &features()]].concat()))
+        }
+        (true, false) => timings.run("pure", || test(&WORKSPACE)),
+        (false, true) => timings.run("stock", only_stock),
+        (false, false) => {}
     }
     let wanted_scenarios: Vec<&String> = scenarios.iter().filter(|name| wanted(name)).collect();
     if wanted("testbed") || !wanted_scenarios.is_empty() {
@@ -95,15 +103,16 @@ impl Timings {
     }
 }
 
-fn stock() -> Result<()> {
-    let mut args = Vec::new();
+/// The features that bring the tests against real processes.
+fn features() -> String {
     let features: Vec<String> = STOCK.iter().map(|package| format!("{package}/stock")).collect();
-    for package in STOCK {
-        args.extend(["--package", package]);
-    }
-    let features = features.join(",");
-    args.extend(["--features", &features]);
-    test(&args)
+    features.join(",")
+}
+
+fn only_stock() -> Result<()> {
+    let packages = STOCK.iter().flat_map(|package| ["--package", package]);
+    let features = features();
+    test(&packages.chain(["--features", &features]).collect::<Vec<_>>())
 }
 
 /// One scenario: a test file of the `scenarios` package, on test hosts; hosts are shared, so one test at a time.

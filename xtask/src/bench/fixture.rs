@@ -68,9 +68,7 @@ pub(super) fn snapshot(revisions: u32) -> Result<Utf8PathBuf> {
     }
     std::fs::create_dir_all(&dir)?;
     let _etcd = boot(&data, &["--unsafe-no-fsync", "--snapshot-count", "100000"])?;
-    let live = revisions / 37 * 9;
-    let numbers = [SEED, live, revisions, VALUE_BYTES].map(|n| n.to_string());
-    cmd::run(Command::new(&loader).arg(CLIENT).args(&numbers))?;
+    cmd::run(Command::new(&loader).arg(CLIENT).args(numbers(revisions)))?;
     let part = dir.join("fixture.part");
     ctl(&["snapshot", "save", part.as_str()])?;
     std::fs::rename(&part, &file)?;
@@ -78,7 +76,13 @@ pub(super) fn snapshot(revisions: u32) -> Result<Utf8PathBuf> {
     Ok(file)
 }
 
-fn loader() -> Result<Utf8PathBuf> {
+/// The loader's arguments after the endpoint: about a quarter of all revisions are live.
+pub(super) fn numbers(revisions: u32) -> [String; 4] {
+    [SEED, revisions / 37 * 9, revisions, VALUE_BYTES].map(|n| n.to_string())
+}
+
+/// The program that fills an etcd, built.
+pub(super) fn loader() -> Result<Utf8PathBuf> {
     let work = cache::root()?.join("work/loader");
     cache::write(&work.join("go.mod"), GO_MOD)?;
     cache::write(&work.join("go.sum"), GO_SUM)?;

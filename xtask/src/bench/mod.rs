@@ -19,6 +19,9 @@ pub(crate) struct Args {
     /// Revisions in the fixture; 740000 make 1.0 GB
     #[arg(long, default_value_t = 740_000)]
     revisions: u32,
+    /// Revisions added to the cluster of the larger RTO rows; 740000 make 1.0 GB
+    #[arg(long, default_value_t = 740_000)]
+    rto_revisions: u32,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -30,7 +33,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         rows::run(&binary, &fixture, args.runs, &args.only)?;
     }
     if args.only.is_empty() || args.only.iter().any(|row| row == "rto") {
-        rto::run(&binary)?;
+        rto::run(&binary, args.rto_revisions)?;
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! RTO: the official runbook by script, patient and impatient, beside `rekindle recover`, to the same ends: `/readyz` of
-//! every API server, and all nodes Ready with leases renewed after that. One run each, on fresh copies of one cluster.
+//! every API server, and all nodes Ready with leases renewed after that. One run each, on fresh copies of one cluster: as
+//! kubeadm made it (what everybody waits for then is kubelet and the API server), and with the store of a busy cluster.
 
 use anyhow::{Context, Result, ensure};
 use camino::Utf8Path;
@@ -27,21 +28,27 @@ struct Times {
     peak_mib: u64,
 }
 
-/// Runs the two rows.
+/// Longest wait for data and nodes.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Runs the rows.
 #[allow(clippy::print_stdout)] // the table is this task's answer
-pub(super) fn run(rekindle: &Utf8Path) -> Result<()> {
+pub(super) fn run(rekindle: &Utf8Path, revisions: u32) -> Result<()> {
     components::build(&[])?;
     base::build()?;
     println!("| recovery | patient runbook | impatient runbook | rekindle | ratios | must reach |");
     println!("|---|---|---|---|---|---|");
-    for (kind, work) in [
-        (Kind::Kubeadm1, "kubeadm single node, etcd lost"),
-        (Kind::Kubeadm3, "three kubeadm members, quorum lost"),
+    let (one, three) = ("kubeadm single node, etcd lost", "three kubeadm members, quorum lost");
+    for (kind, work, filled) in [
+        (Kind::Kubeadm1, one, 0),
+        (Kind::Kubeadm1, one, revisions),
+        (Kind::Kubeadm3, three, 0),
+        (Kind::Kubeadm3, three, revisions),
     ] {
-        let mut row = format!("| {work} |");
+        let mut row = format!("| {work}, {filled} revisions more |");
         let mut times = Vec::new();
         for who in [Who::Patient, Who::Impatient, Who::Rekindle] {
-            let took = measure(kind, who, rekindle)?;
+            let took = measure(kind, who, rekindle, filled)?;
             let (ready, nodes) = (took.ready.as_secs_f64(), took.nodes.as_secs_f64());
             let _ = write!(row, " readyz {ready:.1} s, nodes {nodes:.1} s");
             if who == Who::Rekindle {
@@ -65,8 +72,11 @@ pub(super) fn run(rekindle: &Utf8Path) -> Result<()> {
     Ok(())
 }
 
-fn measure(kind: Kind, who: Who, rekindle: &Utf8Path) -> Result<Times> {
+fn measure(kind: Kind, who: Who, rekindle: &Utf8Path, revisions: u32) -> Result<Times> {
     let cluster = Cluster::load_with(kind, rekindle)?;
+    if revisions > 0 {
+        fill(&cluster, revisions)?;
+    }
     cluster.mark("precious")?;
     let backup = cluster.snapshot_here("cp1")?;
     let hosts: Vec<String> = cluster.set.control_planes().map(|host| host.name.clone()).collect();
@@ -88,6 +98,19 @@ fn measure(kind: Kind, who: Who, rekindle: &Utf8Path) -> Result<Times> {
     Ok(Times { ready, nodes, peak_mib })
 }
 
+/// Adds events with their history: a busy cluster's store is mostly that, and API servers do not read them at their start.
+fn fill(cluster: &Cluster, revisions: u32) -> Result<()> {
+    let host = cluster.set.host("cp1")?;
+    host.push(&super::fixture::loader()?, "/usr/local/bin/loader")?;
+    let pki = "/etc/kubernetes/pki/etcd";
+    host.script(&format!(
+        "ETCDCTL_CACERT={pki}/ca.crt ETCDCTL_CERT={pki}/server.crt ETCDCTL_KEY={pki}/server.key \
+         /usr/local/bin/loader https://127.0.0.1:2379 {} events",
+        super::fixture::numbers(revisions).join(" ")
+    ))?;
+    Ok(())
+}
+
 fn work(
     cluster: &Cluster,
     hosts: &[String],
@@ -103,12 +126,11 @@ fn work(
 
 /// Waits until the data is back, all API servers are ready and all nodes too, with leases renewed after `since`.
 fn nodes_are_back(cluster: &Cluster, since: &str) -> Result<()> {
-    let patience = Duration::from_secs(400);
-    cmd::wait_for("the data back", patience, || {
+    cmd::wait_for("the data back", PATIENCE, || {
         ensure!(cluster.has_mark("precious")?, "the data is not back");
         Ok(Some(()))
     })?;
-    cluster.set.wait_ready_since(since, patience)
+    cluster.set.wait_ready_since(since, PATIENCE)
 }
 
 /// One node: its data dir is deleted. Three: one disk wiped, one garbled. kubelet runs, as it does in real life.

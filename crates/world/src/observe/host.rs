@@ -2,7 +2,7 @@
 
 use super::ask::{LONG, QUICK, seen, within};
 use super::units::{self, Units};
-use super::{ObserveOptions, etcd, logs, manifests, probes};
+use super::{NoQuorum, ObserveOptions, etcd, logs, manifests, probes};
 use crate::host::{Host, HostError, Identity};
 use crate::local::now_ms;
 use futures::future::join_all;
@@ -18,7 +18,7 @@ use std::time::Duration;
 const CONNECT: Duration = Duration::from_secs(30);
 
 /// Reads a host.
-pub(super) async fn observe(host: &dyn Host, options: &ObserveOptions) -> HostFacts {
+pub(super) async fn observe(host: &dyn Host, options: &ObserveOptions, no_quorum: &NoQuorum) -> HostFacts {
     let id = host.id().clone();
     let identity = match within(host, CONNECT, "who it is", host.identity()).await {
         Ok(identity) => identity,
@@ -44,7 +44,7 @@ pub(super) async fn observe(host: &dyn Host, options: &ObserveOptions) -> HostFa
     for component in Component::ALL {
         commands.extend(facts.process(component).map(|p| (component, p.command.clone())));
     }
-    deep(host, &mut facts, &commands, options).await;
+    deep(host, &mut facts, &commands, options, no_quorum).await;
     facts
 }
 
@@ -75,7 +75,13 @@ async fn base(host: &dyn Host) -> Base {
 }
 
 /// What takes longer or rests on the configuration found: data, answers, disks, health, logs.
-async fn deep(host: &dyn Host, facts: &mut HostFacts, commands: &Commands, options: &ObserveOptions) {
+async fn deep(
+    host: &dyn Host,
+    facts: &mut HostFacts,
+    commands: &Commands,
+    options: &ObserveOptions,
+    no_quorum: &NoQuorum,
+) {
     let config = facts.etcd_config.known().cloned();
     let command = |component| commands.get(&component).map_or(&[] as &[String], Vec::as_slice);
     let has_control_plane = facts.layout != Layout::None;
@@ -86,7 +92,8 @@ async fn deep(host: &dyn Host, facts: &mut HostFacts, commands: &Commands, optio
     };
     let api = async {
         if has_control_plane {
-            Seen::Known(probes::api(host, probes::api_server(command(Component::KubeApiserver))).await)
+            let server = probes::api_server(command(Component::KubeApiserver));
+            Seen::Known(probes::api(host, server, no_quorum).await)
         } else {
             Seen::Unknown("no control plane was found on this host".into())
         }
@@ -94,7 +101,13 @@ async fn deep(host: &dyn Host, facts: &mut HostFacts, commands: &Commands, optio
     let logs = logs::read(host, &facts.units, facts.containers.known().map(Vec::as_slice), facts.layout);
     let (data, live, disks, api, healthz, logs) = tokio::join!(
         data(host, config.as_ref()),
-        live(host, config.as_ref()),
+        async {
+            let live = live(host, config.as_ref()).await;
+            if live.known().is_some_and(|live| live.quorum.known() == Some(&false)) {
+                no_quorum.tell();
+            }
+            live
+        },
         disks(host, config.as_ref(), options),
         api,
         healthz,

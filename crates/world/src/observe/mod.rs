@@ -29,6 +29,8 @@ use rekindle_model::inventory::{EarlierRun, Inventory};
 use rekindle_model::source::VaultPoint;
 use rekindle_model::{HostId, HostPath, Seen};
 use sha2::{Digest as _, Sha256};
+use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// What to look at.
 #[derive(Clone, Debug)]
@@ -57,9 +59,10 @@ pub async fn observe(world: &World, options: &ObserveOptions) -> Inventory {
         .collect();
     let snapshot = options.snapshot.clone().map(HostPath);
     let kubeconfig = options.kubeconfig.clone().map(HostPath);
+    let no_quorum = NoQuorum(Semaphore::const_new(0));
     let (facts, (server, readyz), earlier_runs) = tokio::join!(
-        join_all(asked.iter().map(|h| host::observe(*h, options))),
-        cluster::endpoint(world, &asked, kubeconfig.as_ref()),
+        join_all(asked.iter().map(|h| host::observe(*h, options, &no_quorum))),
+        cluster::endpoint(world, &asked, kubeconfig.as_ref(), &no_quorum),
         earlier_runs(world, &asked, options)
     );
     let (mut cluster, sources) = tokio::join!(
@@ -76,6 +79,38 @@ pub async fn observe(world: &World, options: &ObserveOptions) -> Inventory {
         earlier_runs,
     }
 }
+
+/// Known once a member said that its cluster has no quorum. No API server can be ready then, and one that tries can take
+/// twice as long as etcd took to say so: it is given little longer.
+struct NoQuorum(Semaphore);
+
+impl NoQuorum {
+    /// How much longer an answer is waited for.
+    const GRACE: Duration = Duration::from_millis(300);
+
+    fn tell(&self) {
+        self.0.add_permits(1);
+    }
+
+    /// The answer, unless it has not come when it can't be a good one any more.
+    async fn or<T>(&self, answer: impl Future<Output = T>) -> Option<T> {
+        let too_late = async {
+            match self.0.acquire().await {
+                // the permit goes back when it is dropped: the next one may know it too
+                Ok(_known) => tokio::time::sleep(Self::GRACE).await,
+                Err(_never_closed) => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = answer => Some(answer),
+            () = too_late => None,
+        }
+    }
+}
+
+/// What stands in the place of an answer that was not waited for.
+const NO_QUORUM: &str = "no answer yet when etcd was found to be without a quorum";
 
 async fn earlier_runs(world: &World, asked: &[&dyn Host], options: &ObserveOptions) -> Vec<EarlierRun> {
     let state_dir = HostPath(options.state_dir.clone());

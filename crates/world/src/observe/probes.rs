@@ -1,6 +1,7 @@
 //! Health endpoints, asked on the host itself: API server, controller-manager, scheduler, kubelet.
 
 use super::ask::{QUICK, within};
+use super::{NO_QUORUM, NoQuorum};
 use crate::host::{ApiRequest, Host, HostErrorKind, HttpAnswer};
 use crate::words;
 use rekindle_model::host::{ApiProbe, Component};
@@ -25,9 +26,12 @@ fn address(ip: &str, port: &str) -> String {
 }
 
 /// `/livez` and `/readyz?verbose` of the API server on a host.
-pub(super) async fn api(host: &dyn Host, server: String) -> ApiProbe {
-    let (livez, readyz) =
-        tokio::join!(status(host, &server, "/livez"), status(host, &server, "/readyz?verbose=true"));
+pub(super) async fn api(host: &dyn Host, server: String, no_quorum: &NoQuorum) -> ApiProbe {
+    let (livez, readyz) = tokio::join!(
+        no_quorum.or(status(host, &server, "/livez")),
+        no_quorum.or(status(host, &server, "/readyz?verbose=true"))
+    );
+    let [livez, readyz] = [livez, readyz].map(|answer| answer.unwrap_or_else(|| Err(NO_QUORUM.into())));
     let failing_checks = match &readyz {
         Ok(answer) => {
             let text = String::from_utf8_lossy(&answer.body).into_owned();
