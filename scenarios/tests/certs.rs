@@ -57,6 +57,7 @@ fn told_as_the_root_cause(check: &Value) {
 fn report_of(called: &Called) -> Value {
     let report = verified(called).unwrap();
     assert!(report["rto"]["toReadyMs"].as_i64().is_some(), "no RTO: {}", report["rto"]);
+    testbed::cmd::note(&format!("RTO: {}", report["rto"]));
     assert!(!called.stdout.contains("PRIVATE KEY") && !called.stderr.contains("PRIVATE KEY"));
     report
 }

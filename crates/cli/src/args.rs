@@ -82,6 +82,8 @@ pub(crate) enum Verb {
     Agent(Agent),
     /// Look at every certificate of the hosts, and make certificates anew.
     Certs(crate::commands::certs::Certs),
+    /// Take one kubeadm host out of its cluster: what `kubeadm reset` deletes is archived, its etcd member removed.
+    Reset(crate::commands::reset::Reset),
     /// Print a shell completion script.
     Completion {
         /// Shell.

@@ -268,4 +268,11 @@ pub enum Step {
         /// The ports.
         served: Vec<ServedCertificate>,
     },
+    /// Stop and remove all pods of the host through CRI, of every namespace; kubelet is stopped before.
+    RemovePods {},
+    /// Delete a Node object through the API server on this step's host. Gone already is success.
+    DeleteNode {
+        /// Name.
+        name: String,
+    },
 }

@@ -63,6 +63,8 @@ pub enum Request {
     Containers,
     /// Stop a pod sandbox with its containers at once; gone already is success.
     StopPod { sandbox_id: String },
+    /// Stop and remove every pod sandbox with its containers, of all namespaces.
+    RemovePods,
     /// Facts of an etcd data dir; `deep` also checks the whole structure and computes HashKV.
     InspectEtcdData { data_dir: HostPath, wal_dir: Option<HostPath>, deep: bool },
     /// Replay a stopped member's db and WAL into one new db file.
@@ -416,6 +418,10 @@ impl dyn Host + '_ {
     /// See [`Request::StopPod`].
     pub async fn stop_pod(&self, sandbox_id: &str) -> Result<(), HostError> {
         ask!(self, Request::StopPod { sandbox_id: sandbox_id.into() }, Reply::Done => ())
+    }
+    /// See [`Request::RemovePods`].
+    pub async fn remove_pods(&self) -> Result<(), HostError> {
+        ask!(self, Request::RemovePods, Reply::Done => ())
     }
     /// See [`Request::InspectEtcdData`].
     pub async fn inspect_etcd_data(

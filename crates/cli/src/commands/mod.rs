@@ -9,6 +9,7 @@ pub(crate) mod from;
 mod misc;
 mod plan;
 mod recover;
+pub(crate) mod reset;
 mod runs;
 mod snapshot;
 
@@ -29,6 +30,7 @@ pub(crate) fn run(args: Args, output: &Output) -> Result<Exit, Failure> {
         Verb::Backup(args) => backup::run(args, output),
         Verb::Agent(args) => agent::run(&args, output),
         Verb::Certs(args) => certs::run(&args, output),
+        Verb::Reset(args) => reset::run(&args, output),
         Verb::Completion { shell } => misc::completion(shell, output),
         Verb::Man => misc::man(output),
         Verb::Schema { kind } => misc::schema(kind, output),

@@ -76,6 +76,8 @@ pub(crate) async fn apply(ctx: &Ctx<'_>) -> Result<Outputs, StepError> {
         Step::SetKubeadmDataDir { data_dir, old_data_dir } => {
             kubeadm::set_data_dir(ctx, old_data_dir, data_dir).await
         }
+        Step::RemovePods {} => services::remove_pods(ctx).await,
+        Step::DeleteNode { name } => nodes::delete(ctx, name).await,
         Step::RequestCertificates { renewals } => certificates::request(ctx, renewals).await,
         Step::SignCertificates { for_host, renewals } => certificates::sign(ctx, for_host, renewals).await,
         Step::InstallCertificates { renewals, set_aside } => {
@@ -107,8 +109,8 @@ pub(crate) async fn undo(ctx: &Ctx<'_>) -> Result<(), StepError> {
         Step::InstallCertificates { renewals, set_aside } => {
             certificates::undo_install(ctx, renewals, set_aside).await
         }
-        // Copies harm nobody and are kept; waiting and proving changes nothing; stopped containers come back with
-        // their kubelet; API servers write their addresses and leader leases anew; a removed member held no data.
+        // Copies harm nobody and are kept; waiting and proving changes nothing; stopped containers (and
+        // removed pods) come back with their kubelet; API servers write their addresses and leader leases anew; a removed member held no data.
         Step::SaveServed { .. }
         | Step::SaveOpenDb { .. }
         | Step::SaveStore { .. }
@@ -122,6 +124,8 @@ pub(crate) async fn undo(ctx: &Ctx<'_>) -> Result<(), StepError> {
         | Step::WaitComponent { .. }
         | Step::RemoveMember { .. }
         | Step::PromoteLearner { .. }
+        | Step::RemovePods {}
+        | Step::DeleteNode { .. }
         | Step::SignCertificates { .. }
         | Step::ProveCertificates { .. } => Ok(()),
     }

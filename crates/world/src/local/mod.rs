@@ -90,6 +90,10 @@ impl LocalHost {
                 self.running("containers")?;
                 cri::stop_pod(&self.root, &sandbox_id).await.map(|()| Reply::Done)
             }
+            Request::RemovePods => {
+                self.running("containers")?;
+                cri::remove_pods(&self.root).await.map(|()| Reply::Done)
+            }
             Request::InspectEtcdData { .. }
             | Request::ReplayStore { .. }
             | Request::InspectSnapshot { .. }
