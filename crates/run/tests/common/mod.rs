@@ -13,6 +13,7 @@ mod pki;
 use camino::{Utf8Path, Utf8PathBuf};
 use rekindle_model::Seen;
 use rekindle_model::certificate::CertificateFacts;
+use rekindle_model::diagnosis::Diagnosis;
 use rekindle_model::event::{Event, Outcome, What};
 use rekindle_model::fixtures::{Fixture, NOW_MS};
 use rekindle_model::inventory::Inventory;
@@ -85,10 +86,10 @@ pub(crate) fn certificates() -> Inventory {
 }
 
 /// Makes certificates on the hosts of a world and reads them into its inventory.
-fn make_certificates(inventory: &mut Inventory, world: &SimWorld, dir: &Utf8Path) -> bool {
+fn make_certificates(inventory: &mut Inventory, world: &SimWorld, dir: &Utf8Path) {
     let wanted = CertificateFacts { pki_dir: HostPath::from(PKI_DIR), ..CertificateFacts::default() };
     if inventory.hosts[0].certificates.known() != Some(&wanted) {
-        return false;
+        return;
     }
     pki::write(&dir.join("host-0"));
     let asked = world.world().hosts[0].clone();
@@ -97,7 +98,6 @@ fn make_certificates(inventory: &mut Inventory, world: &SimWorld, dir: &Utf8Path
         runtime.block_on(asked.certificates(&HostPath::from(PKI_DIR), Vec::new())).unwrap()
     });
     inventory.hosts[0].certificates = Seen::Known(facts.join().unwrap());
-    true
 }
 
 /// One world with its plan.
@@ -110,8 +110,24 @@ pub(crate) struct Case {
     _dir: tempfile::TempDir,
 }
 
+/// What makes the plan of a case.
+type Planner = fn(&Inventory, &Diagnosis, &Goal) -> PlanOutcome;
+
+fn planned(inventory: &Inventory, diagnosis: &Diagnosis, goal: &Goal) -> PlanOutcome {
+    if inventory.hosts[0].certificates.known().is_some_and(|facts| !facts.files.is_empty()) {
+        let names = ["apiserver", "etcd-peer", "scheduler.conf", "kubelet-client", "kubelet-serving"];
+        let wanted = Renew { names: names.map(str::to_owned).to_vec(), ..Renew::default() };
+        return renew_certificates(inventory, diagnosis, goal, &wanted, NOW_MS);
+    }
+    rekindle_plan::plan(inventory, diagnosis, goal, NOW_MS)
+}
+
 impl Case {
     pub(crate) fn new(inventory: fn() -> Inventory) -> Self {
+        Self::with(inventory, planned)
+    }
+
+    pub(crate) fn with(inventory: fn() -> Inventory, planner: Planner) -> Self {
         let dir = if Utf8Path::new("/dev/shm").is_dir() {
             tempfile::tempdir_in("/dev/shm")
         } else {
@@ -132,16 +148,9 @@ impl Case {
             accept_corrupt_alarm: false,
             go_back: false,
         };
-        let renew = make_certificates(&mut inventory, &world, &path);
+        make_certificates(&mut inventory, &world, &path);
         let diagnosis = rekindle_diagnose::diagnose(&inventory);
-        let outcome = if renew {
-            let names = ["apiserver", "etcd-peer", "scheduler.conf", "kubelet-client", "kubelet-serving"];
-            let wanted = Renew { names: names.map(str::to_owned).to_vec(), ..Renew::default() };
-            renew_certificates(&inventory, &diagnosis, &goal, &wanted, NOW_MS)
-        } else {
-            rekindle_plan::plan(&inventory, &diagnosis, &goal, NOW_MS)
-        };
-        let plan = match outcome {
+        let plan = match planner(&inventory, &diagnosis, &goal) {
             PlanOutcome::Plan(plan) => *plan,
             other => panic!("no plan: {other:#?}"),
         };
