@@ -157,15 +157,18 @@ fn kubeconfig(host: &Host, name: &str, ca: &Authority, profile: &Profile) -> Res
 /// The node's own: the file behind kubelet's link, and the pair kubelet signed itself.
 fn kubelet(host: &Host, ca: &Authority, profile: &Profile) -> Result<()> {
     let link = host.path(&format!("{KUBELET}/kubelet-client-current.pem"));
-    let behind = link.read_link_utf8().with_context(|| format!("{link} is no link"))?;
-    let text = host.read(behind.as_str())?;
-    let whole = String::from_utf8(text.clone())?;
-    let key_block = whole
-        .match_indices("-----BEGIN ")
-        .map(|(at, _)| whole.get(at..).unwrap_or_default())
-        .find(|rest| rest.lines().next().is_some_and(|line| line.contains("PRIVATE KEY")))
-        .context("no key behind kubelet's link")?;
-    host.write(behind.as_str(), format!("{}{key_block}", signed(ca, profile, &text)?))?;
+    if let Ok(behind) = link.read_link_utf8() {
+        let text = host.read(behind.as_str())?;
+        let whole = String::from_utf8(text.clone())?;
+        let key_block = whole
+            .match_indices("-----BEGIN ")
+            .map(|(at, _)| whole.get(at..).unwrap_or_default())
+            .find(|rest| rest.lines().next().is_some_and(|line| line.contains("PRIVATE KEY")))
+            .context("no key behind kubelet's link")?;
+        host.write(behind.as_str(), format!("{}{key_block}", signed(ca, profile, &text)?))?;
+    } else {
+        kubeconfig(host, "kubelet.conf", ca, profile)?;
+    }
     let own = host.read(&format!("{KUBELET}/kubelet.key"))?;
     let serving = Profile {
         names: vec![host.name.clone()],

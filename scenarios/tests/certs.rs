@@ -80,6 +80,28 @@ fn one_node_off_for_two_years() {
     cluster.on("cp1", &["certs", "check"]).unwrap().expect(0).unwrap();
 }
 
+const UNITS: &str = "kubelet kube-scheduler kube-controller-manager kube-apiserver etcd";
+
+// The same where systemd units run the control plane.
+#[test]
+#[ignore = "the long form; one node by static pods is the same but for the restarts"]
+fn units_off_for_two_years() {
+    let cluster = Cluster::load(Kind::Systemd1).unwrap();
+    let host = cluster.set.host("cp1").unwrap();
+    cluster.mark("before").unwrap();
+    cluster.fault("cp1", &format!("systemctl stop {UNITS}")).unwrap();
+    expire(&cluster, host).unwrap();
+    cluster.fault("cp1", &format!("systemctl start --no-block {UNITS}")).unwrap();
+    std::thread::sleep(Duration::from_secs(20));
+    let check = cluster.on("cp1", &["check", "-o", "json"]).unwrap().expect(3).unwrap();
+    told_as_the_root_cause(&check.json().unwrap());
+    let called = cluster.on("cp1", &["certs", "renew", "--all", "--yes", "-o", "json"]).unwrap();
+    report_of(&called.expect(0).unwrap());
+    fetch_admin(&cluster.set);
+    cluster.assert_works("after").unwrap();
+    assert!(cluster.has_mark("before").unwrap());
+}
+
 #[test]
 fn three_nodes_and_a_worker_off_for_two_years() {
     let cluster = Cluster::load(Kind::Kubeadm3).unwrap();

@@ -80,7 +80,7 @@ fn found(
     code: &'static str,
     host: &HostFacts,
     title: &str,
-    what: &str,
+    (one_does, many_do): (&str, &str),
     about: &[(String, Evidence)],
     report: &mut Report,
 ) {
@@ -88,8 +88,8 @@ fn found(
     let Some(first) = evidence.next() else { return };
     let names: Vec<&str> = about.iter().map(|(name, _)| name.as_str()).collect();
     let summary = match names.as_slice() {
-        [one] => format!("{one} on {} {what}", host.id),
-        all => format!("{} certificates on {} {what}: {}", all.len(), host.id, all.join(", ")),
+        [one] => format!("{one} on {} {one_does}", host.id),
+        all => format!("{} {many_do} on {}: {}", all.len(), host.id, all.join(", ")),
     };
     report.found(code, Some(&host.id), title, summary, first, evidence.collect());
 }
@@ -108,28 +108,33 @@ fn validity(host: &HostFacts, facts: &CertificateFacts, now_s: i64, report: &mut
         (
             "RK-P09",
             "authorities are within their time",
-            "has expired",
+            ("has expired", "authorities have expired"),
             pick(&|f, c| f.is_authority() && invalid(c)),
         ),
         (
             "RK-P10",
             "authorities are within their time",
-            "expires within a year",
+            ("expires within a year", "authorities expire within a year"),
             pick(&|f, c| {
                 f.is_authority() && !invalid(c) && c.not_after_s.saturating_sub(now_s) < AUTHORITY_SOON_S
             }),
         ),
-        ("RK-P01", "certificates are within their time", "expired", pick(&|f, c| leaf(f) && invalid(c))),
+        (
+            "RK-P01",
+            "certificates are within their time",
+            ("has expired", "certificates have expired"),
+            pick(&|f, c| leaf(f) && invalid(c)),
+        ),
         (
             "RK-P02",
             "certificates are within their time",
-            "expire soon",
+            ("expires soon", "certificates expire soon"),
             pick(&|f, c| leaf(f) && !invalid(c) && c.is_ending_at(now_s)),
         ),
         (
             "RK-P11",
             "kubelet's own certificate is within its time",
-            "expired",
+            ("has expired", "certificates have expired"),
             pick(&|f, c| own(f) && invalid(c)),
         ),
     ];
@@ -156,7 +161,14 @@ fn signatures(host: &HostFacts, facts: &CertificateFacts, report: &mut Report) {
     if of_others.is_empty() {
         report.ok(LAYER, Some(&host.id), title, "");
     }
-    found("RK-P03", host, title, "not signed by the present authority", &of_others, report);
+    found(
+        "RK-P03",
+        host,
+        title,
+        ("is not signed by the present authority", "certificates are not signed by the present authorities"),
+        &of_others,
+        report,
+    );
 }
 
 fn keys(host: &HostFacts, facts: &CertificateFacts, report: &mut Report) {
@@ -172,7 +184,14 @@ fn keys(host: &HostFacts, facts: &CertificateFacts, report: &mut Report) {
     if others.is_empty() {
         report.ok(LAYER, Some(&host.id), title, "");
     }
-    found("RK-P04", host, title, "with a key of another certificate", &others, report);
+    found(
+        "RK-P04",
+        host,
+        title,
+        ("has the key of another certificate", "certificates have keys of others"),
+        &others,
+        report,
+    );
 }
 
 fn short(digest: &str) -> &str {
@@ -198,7 +217,14 @@ fn served(host: &HostFacts, facts: &CertificateFacts, report: &mut Report) {
     if looked && old.is_empty() {
         report.ok(LAYER, Some(&host.id), title, "");
     }
-    found("RK-P05", host, title, "served by a port but not in its file", &old, report);
+    found(
+        "RK-P05",
+        host,
+        title,
+        ("serves another certificate than its file holds", "ports serve others than their files hold"),
+        &old,
+        report,
+    );
 }
 
 /// The address each server certificate must be for: the one its own flags announce.
@@ -225,7 +251,17 @@ fn addresses(host: &HostFacts, facts: &CertificateFacts, report: &mut Report) {
             lacking.push((name.to_owned(), seen_at(&host.id, file.path(), told)));
         }
     }
-    found("RK-P07", host, title, "not for the address it is served on", &lacking, report);
+    found(
+        "RK-P07",
+        host,
+        title,
+        (
+            "is not for the address it is served on",
+            "certificates are not for the addresses they are served on",
+        ),
+        &lacking,
+        report,
+    );
 }
 
 fn host_of(url: &str) -> Option<String> {
