@@ -390,7 +390,7 @@ pub const CODES: &[Code] = &[
         title: "etcd's certificates are refused",
         meaning: "Members or clients of etcd refuse each other's certificates.",
         remedy: "renew the certificates with the cluster's CA, peers first, one host at a time",
-        follows: &["RK-H05"],
+        follows: &["RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-H05"],
     },
     Code {
         code: "RK-C01",
