@@ -218,7 +218,7 @@ pub const CODES: &[Code] = &[
         severity: Severity::Failure,
         title: "kubelet's client certificate has expired",
         meaning: "kubelet says that its certificate has expired: it can't talk to the API server, and after a restart it does not start.",
-        remedy: "issue a new client certificate for the node (kubeadm kubeconfig user --org system:nodes --client-name system:node:NAME)",
+        remedy: "rekindle certs renew kubelet-client, with a host that has the authority's key among the hosts",
         follows: &["RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-H05"],
     },
     Code {
@@ -389,7 +389,7 @@ pub const CODES: &[Code] = &[
         severity: Severity::Failure,
         title: "etcd's certificates are refused",
         meaning: "Members or clients of etcd refuse each other's certificates.",
-        remedy: "renew the certificates with the cluster's CA, peers first, one host at a time",
+        remedy: "see rekindle certs check; rekindle certs renew --all makes them anew with the cluster's authorities",
         follows: &["RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-H05"],
     },
     Code {
@@ -494,7 +494,7 @@ pub const CODES: &[Code] = &[
         severity: Severity::Failure,
         title: "component's certificate has expired",
         meaning: "A component that does not work says that a certificate has expired.",
-        remedy: "renew the certificates (kubeadm certs renew all) and restart the components",
+        remedy: "rekindle certs renew --all: makes them anew and restarts the components",
         follows: &["RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-H05"],
     },
     Code {
