@@ -2,6 +2,8 @@
 //!
 //! Each file in `tests/` is one scenario of the recovery contract; `cargo xtask test --only s1` runs one.
 
+pub mod expired;
+
 use anyhow::{Context, Result, bail};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::Value;
@@ -113,12 +115,12 @@ impl Cluster {
         Ok(Called::new(&self.set.host(host)?.exec(&line)?))
     }
 
-    /// Calls the binary on this machine, for all control-plane hosts over SSH, with a state dir of its own.
+    /// Calls the binary on this machine (`verb` may be two words), for these hosts over SSH, with a state dir of its own.
     ///
     /// # Errors
     /// When it can't be started.
     pub fn from_outside(&self, verb: &str, hosts: &[&str], args: &[&str]) -> Result<Called> {
-        let mut command = testbed::cmd::command(binary()?.as_str(), [verb]);
+        let mut command = testbed::cmd::command(binary()?.as_str(), verb.split(' '));
         for host in hosts {
             command.args(["--host", &format!("root@{host}")]);
         }

@@ -47,9 +47,15 @@ fn closure(package: &str) -> BTreeSet<String> {
 #[test]
 fn pure_crates_know_no_outside() {
     let outside = ["tokio", "tonic", "kube", "etcd-client", "rekindle-world", "rekindle-run", "rekindle"];
-    for package in
-        ["boltfile", "etcd-disk", "kube-storage", "rekindle-model", "rekindle-diagnose", "rekindle-plan"]
-    {
+    for package in [
+        "boltfile",
+        "etcd-disk",
+        "kube-storage",
+        "rekindle-model",
+        "rekindle-pki",
+        "rekindle-diagnose",
+        "rekindle-plan",
+    ] {
         let known = closure(package);
         for name in outside {
             assert!(!known.contains(name), "{package} must not know {name}");
@@ -67,6 +73,9 @@ fn the_layers_are_in_order() {
         assert!(!vault.contains(above), "the vault must not know {above}");
     }
     assert!(!closure("rekindle-diagnose").contains("rekindle-plan"), "diagnosis knows no plans");
+    for pure in ["rekindle-diagnose", "rekindle-plan"] {
+        assert!(!closure(pure).contains("rekindle-pki"), "{pure} signs nothing");
+    }
     assert!(!closure("rekindle-agent").contains("rekindle-run"), "the agent recovers nothing");
     assert!(closure("rekindle").contains("rekindle-world"), "the check sees edges at all");
 }

@@ -80,6 +80,10 @@ pub(crate) enum Verb {
     Backup(crate::commands::backup::Backup),
     /// Protect a cluster continuously: every change into a vault within seconds, and full backups on a schedule.
     Agent(Agent),
+    /// Look at every certificate of the hosts, and make certificates anew.
+    Certs(crate::commands::certs::Certs),
+    /// Take one kubeadm host out of its cluster: what `kubeadm reset` deletes is archived, its etcd member removed.
+    Reset(crate::commands::reset::Reset),
     /// Print a shell completion script.
     Completion {
         /// Shell.
@@ -123,6 +127,8 @@ pub(crate) enum Kind {
     BackupFind,
     /// The configuration file of `agent`.
     AgentConfig,
+    /// What `certs check` prints.
+    CertificateReport,
 }
 
 /// How hosts are reached.

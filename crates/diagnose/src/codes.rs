@@ -1,6 +1,6 @@
 //! The one place of finding codes: title, severity, meaning, remedy, and what each may follow from.
 //!
-//! `RK-<layer letter><number>`: H host, R runtime, K kubelet, C control plane, E etcd, A API server, N nodes. A code is
+//! `RK-<layer letter><number>`: H host, P certificates, R runtime, K kubelet, C control plane, E etcd, A API server, N nodes. A code is
 //! never given a second meaning. Each has a page, `docs/findings/<code>.md`; a test holds table and pages together.
 
 use rekindle_model::finding::{Layer, Severity};
@@ -87,6 +87,105 @@ pub const CODES: &[Code] = &[
         follows: &[],
     },
     Code {
+        code: "RK-P01",
+        layer: Layer::Certificates,
+        severity: Severity::Failure,
+        title: "certificate has expired",
+        meaning: "Certificates of this host are past their end (or, with a wrong clock, before their start): whoever checks them refuses the connection.",
+        remedy: "rekindle certs renew --all: with the local authority, also when nothing runs any more",
+        follows: &["RK-H05"],
+    },
+    Code {
+        code: "RK-P02",
+        layer: Layer::Certificates,
+        severity: Severity::Warning,
+        title: "certificate expires soon",
+        meaning: "Certificates of this host end within 30 days, or within the last third of a shorter life.",
+        remedy: "rekindle certs renew --all: one host at a time, proved in between",
+        follows: &[],
+    },
+    Code {
+        code: "RK-P03",
+        layer: Layer::Certificates,
+        severity: Severity::Failure,
+        title: "certificate is not signed by the present authority",
+        meaning: "A certificate was issued by another authority than the one on its host: those who trust the present one refuse it.",
+        remedy: "restore the authority that signed it, or renew the certificate: rekindle certs renew NAME",
+        follows: &[],
+    },
+    Code {
+        code: "RK-P04",
+        layer: Layer::Certificates,
+        severity: Severity::Failure,
+        title: "key does not belong to its certificate",
+        meaning: "The private key beside a certificate is another one's: its component can't start with the pair.",
+        remedy: "restore the pair from a backup, or renew it: rekindle certs renew NAME",
+        follows: &[],
+    },
+    Code {
+        code: "RK-P05",
+        layer: Layer::Certificates,
+        severity: Severity::Warning,
+        title: "port serves another certificate than the file holds",
+        meaning: "A component still serves a certificate that its file no longer holds: it was not restarted after a renewal.",
+        remedy: "restart the component, one host at a time",
+        follows: &[],
+    },
+    Code {
+        code: "RK-P06",
+        layer: Layer::Certificates,
+        severity: Severity::Failure,
+        title: "service-account keys differ",
+        meaning: "The keys that sign and check service-account tokens are not the same on all hosts: tokens issued by one API server are refused by another.",
+        remedy: "copy sa.key and sa.pub of one host (the one whose tokens are in use) to the others, restart API servers and controller-managers",
+        follows: &[],
+    },
+    Code {
+        code: "RK-P07",
+        layer: Layer::Certificates,
+        severity: Severity::Warning,
+        title: "certificate is not for the address it is served on",
+        meaning: "A server certificate does not name the address that the component announces: clients that use this address refuse it.",
+        remedy: "renew it with the address: rekindle certs renew NAME --san ADDRESS",
+        follows: &[],
+    },
+    Code {
+        code: "RK-P08",
+        layer: Layer::Certificates,
+        severity: Severity::Failure,
+        title: "authorities differ between hosts",
+        meaning: "Two control-plane hosts have different certificates for the same authority: what one signs, the other refuses.",
+        remedy: "restore the authority (certificate and key) that the cluster was made with on the host that differs",
+        follows: &[],
+    },
+    Code {
+        code: "RK-P09",
+        layer: Layer::Certificates,
+        severity: Severity::Failure,
+        title: "certificate authority has expired",
+        meaning: "An authority is past its end: nothing it signed is valid any more, and renewing leaves does not help.",
+        remedy: "sign the authority's certificate anew with its own key and distribute it, then renew all leaves",
+        follows: &["RK-H05"],
+    },
+    Code {
+        code: "RK-P10",
+        layer: Layer::Certificates,
+        severity: Severity::Warning,
+        title: "certificate authority expires within a year",
+        meaning: "An authority ends within a year; no certificate it signs can last longer.",
+        remedy: "plan its exchange: both authorities trusted for a while, then the leaves, then the old one removed",
+        follows: &[],
+    },
+    Code {
+        code: "RK-P11",
+        layer: Layer::Certificates,
+        severity: Severity::Warning,
+        title: "kubelet's own serving certificate has expired",
+        meaning: "The certificate that kubelet made for itself is past its end: clients that verify kubelets refuse it, the API server by default does not.",
+        remedy: "rekindle certs renew kubelet-serving: the files are moved aside and kubelet makes new ones",
+        follows: &["RK-H05"],
+    },
+    Code {
         code: "RK-R01",
         layer: Layer::Runtime,
         severity: Severity::Failure,
@@ -102,7 +201,7 @@ pub const CODES: &[Code] = &[
         title: "kubelet does not run",
         meaning: "kubelet's unit is stopped: static pods that end are not started again, and the node's lease is not renewed.",
         remedy: "start kubelet; Rekindle does it when it recovers",
-        follows: &["RK-K03"],
+        follows: &["RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-K03"],
     },
     Code {
         code: "RK-K02",
@@ -111,7 +210,7 @@ pub const CODES: &[Code] = &[
         title: "kubelet does not stay up",
         meaning: "kubelet's unit is active or restarting, but kubelet is not healthy.",
         remedy: "fix what its last fatal line says, then start it",
-        follows: &["RK-H04", "RK-R01", "RK-K03"],
+        follows: &["RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-H04", "RK-R01", "RK-K03"],
     },
     Code {
         code: "RK-K03",
@@ -119,8 +218,8 @@ pub const CODES: &[Code] = &[
         severity: Severity::Failure,
         title: "kubelet's client certificate has expired",
         meaning: "kubelet says that its certificate has expired: it can't talk to the API server, and after a restart it does not start.",
-        remedy: "issue a new client certificate for the node (kubeadm kubeconfig user --org system:nodes --client-name system:node:NAME)",
-        follows: &["RK-H05"],
+        remedy: "rekindle certs renew kubelet-client, with a host that has the authority's key among the hosts",
+        follows: &["RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-H05"],
     },
     Code {
         code: "RK-E01",
@@ -175,8 +274,8 @@ pub const CODES: &[Code] = &[
         meaning: "The member does not run; nothing of its data is lost.",
         remedy: "start it; nothing needs to be restored",
         follows: &[
-            "RK-H04", "RK-R01", "RK-K01", "RK-K02", "RK-K03", "RK-C02", "RK-C03", "RK-C04", "RK-C05",
-            "RK-E08", "RK-E13", "RK-E18",
+            "RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-H04", "RK-R01", "RK-K01", "RK-K02",
+            "RK-K03", "RK-C02", "RK-C03", "RK-C04", "RK-C05", "RK-E08", "RK-E13", "RK-E18",
         ],
     },
     Code {
@@ -187,8 +286,8 @@ pub const CODES: &[Code] = &[
         meaning: "The member runs and its data is whole, but too few others do: it takes no writes.",
         remedy: "bring the other members back, or restore when their data is lost",
         follows: &[
-            "RK-H01", "RK-H02", "RK-E01", "RK-E02", "RK-E03", "RK-E04", "RK-E05", "RK-E06", "RK-E08",
-            "RK-E09", "RK-E10", "RK-E18",
+            "RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-H01", "RK-H02", "RK-E01", "RK-E02",
+            "RK-E03", "RK-E04", "RK-E05", "RK-E06", "RK-E08", "RK-E09", "RK-E10", "RK-E18",
         ],
     },
     Code {
@@ -290,8 +389,8 @@ pub const CODES: &[Code] = &[
         severity: Severity::Failure,
         title: "etcd's certificates are refused",
         meaning: "Members or clients of etcd refuse each other's certificates.",
-        remedy: "renew the certificates with the cluster's CA, peers first, one host at a time",
-        follows: &["RK-H05"],
+        remedy: "see rekindle certs check; rekindle certs renew --all makes them anew with the cluster's authorities",
+        follows: &["RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-H05"],
     },
     Code {
         code: "RK-C01",
@@ -301,8 +400,9 @@ pub const CODES: &[Code] = &[
         meaning: "The systemd unit of a control-plane component is stopped or failed.",
         remedy: "start the unit; its last lines say why it ended",
         follows: &[
-            "RK-H04", "RK-C05", "RK-C10", "RK-E01", "RK-E02", "RK-E05", "RK-E06", "RK-E07", "RK-E08",
-            "RK-E10", "RK-E11", "RK-E13", "RK-E18", "RK-C01",
+            "RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-H04", "RK-C05", "RK-C10", "RK-E01",
+            "RK-E02", "RK-E05", "RK-E06", "RK-E07", "RK-E08", "RK-E10", "RK-E11", "RK-E13", "RK-E18",
+            "RK-C01",
         ],
     },
     Code {
@@ -349,9 +449,9 @@ pub const CODES: &[Code] = &[
         meaning: "The component's manifest is in place but its container does not run.",
         remedy: "recover: kubelet is restarted, which also forgets crash back-offs; the container's last lines say why it ended",
         follows: &[
-            "RK-H04", "RK-R01", "RK-K01", "RK-K02", "RK-K03", "RK-C02", "RK-C03", "RK-C04", "RK-C05",
-            "RK-C10", "RK-E01", "RK-E02", "RK-E05", "RK-E06", "RK-E07", "RK-E08", "RK-E10", "RK-E11",
-            "RK-E13", "RK-E18", "RK-C06",
+            "RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-H04", "RK-R01", "RK-K01", "RK-K02",
+            "RK-K03", "RK-C02", "RK-C03", "RK-C04", "RK-C05", "RK-C10", "RK-E01", "RK-E02", "RK-E05",
+            "RK-E06", "RK-E07", "RK-E08", "RK-E10", "RK-E11", "RK-E13", "RK-E18", "RK-C06",
         ],
     },
     Code {
@@ -362,9 +462,9 @@ pub const CODES: &[Code] = &[
         meaning: "The component runs but does not say that it is healthy.",
         remedy: "look into its log; restart it when everything below is healthy",
         follows: &[
-            "RK-H04", "RK-C02", "RK-C03", "RK-C04", "RK-C05", "RK-C10", "RK-E01", "RK-E02", "RK-E05",
-            "RK-E06", "RK-E07", "RK-E08", "RK-E10", "RK-E11", "RK-E13", "RK-E18", "RK-E12", "RK-C01",
-            "RK-C06",
+            "RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-H04", "RK-C02", "RK-C03", "RK-C04",
+            "RK-C05", "RK-C10", "RK-E01", "RK-E02", "RK-E05", "RK-E06", "RK-E07", "RK-E08", "RK-E10",
+            "RK-E11", "RK-E13", "RK-E18", "RK-E12", "RK-C01", "RK-C06",
         ],
     },
     Code {
@@ -384,8 +484,8 @@ pub const CODES: &[Code] = &[
         meaning: "No controller-manager or scheduler renews its lease: nothing is reconciled or scheduled.",
         remedy: "start the component, or restart it when it runs and does nothing",
         follows: &[
-            "RK-E11", "RK-C01", "RK-C02", "RK-C03", "RK-C04", "RK-C05", "RK-C06", "RK-C07", "RK-A01",
-            "RK-A02",
+            "RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-E11", "RK-C01", "RK-C02", "RK-C03",
+            "RK-C04", "RK-C05", "RK-C06", "RK-C07", "RK-A01", "RK-A02",
         ],
     },
     Code {
@@ -394,8 +494,8 @@ pub const CODES: &[Code] = &[
         severity: Severity::Failure,
         title: "component's certificate has expired",
         meaning: "A component that does not work says that a certificate has expired.",
-        remedy: "renew the certificates (kubeadm certs renew all) and restart the components",
-        follows: &["RK-H05"],
+        remedy: "rekindle certs renew --all: makes them anew and restarts the components",
+        follows: &["RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-H05"],
     },
     Code {
         code: "RK-A01",
@@ -405,9 +505,9 @@ pub const CODES: &[Code] = &[
         meaning: "The API server of this host does not answer on the host itself.",
         remedy: "see the cause; when etcd is healthy, start it",
         follows: &[
-            "RK-H04", "RK-R01", "RK-K01", "RK-K02", "RK-E01", "RK-E02", "RK-E05", "RK-E06", "RK-E07",
-            "RK-E08", "RK-E10", "RK-E11", "RK-E13", "RK-E18", "RK-C01", "RK-C02", "RK-C03", "RK-C04",
-            "RK-C05", "RK-C06", "RK-C10",
+            "RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-H04", "RK-R01", "RK-K01", "RK-K02",
+            "RK-E01", "RK-E02", "RK-E05", "RK-E06", "RK-E07", "RK-E08", "RK-E10", "RK-E11", "RK-E13",
+            "RK-E18", "RK-C01", "RK-C02", "RK-C03", "RK-C04", "RK-C05", "RK-C06", "RK-C10",
         ],
     },
     Code {
@@ -418,9 +518,9 @@ pub const CODES: &[Code] = &[
         meaning: "The API server answers and says itself that it is not ready.",
         remedy: "see the checks it names and the cause",
         follows: &[
-            "RK-H04", "RK-E01", "RK-E02", "RK-E03", "RK-E04", "RK-E05", "RK-E06", "RK-E07", "RK-E08",
-            "RK-E10", "RK-E11", "RK-E12", "RK-E13", "RK-E18", "RK-C02", "RK-C03", "RK-C04", "RK-C05",
-            "RK-C06",
+            "RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-H04", "RK-E01", "RK-E02", "RK-E03",
+            "RK-E04", "RK-E05", "RK-E06", "RK-E07", "RK-E08", "RK-E10", "RK-E11", "RK-E12", "RK-E13",
+            "RK-E18", "RK-C02", "RK-C03", "RK-C04", "RK-C05", "RK-C06",
         ],
     },
     Code {
@@ -439,7 +539,7 @@ pub const CODES: &[Code] = &[
         title: "no API server answers, nor the control-plane endpoint",
         meaning: "The address in front of the API servers does not answer, and none of those behind it is ready.",
         remedy: "see the cause: bring the API servers back first",
-        follows: &["RK-A01", "RK-A02"],
+        follows: &["RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-A01", "RK-A02"],
     },
     Code {
         code: "RK-N01",
@@ -448,7 +548,10 @@ pub const CODES: &[Code] = &[
         title: "node is not Ready",
         meaning: "The node's Ready condition is not True.",
         remedy: "see the cause; look at kubelet on the node",
-        follows: &["RK-H01", "RK-H04", "RK-R01", "RK-K01", "RK-K02", "RK-K03", "RK-E11", "RK-A01", "RK-A02"],
+        follows: &[
+            "RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-H01", "RK-H04", "RK-R01", "RK-K01",
+            "RK-K02", "RK-K03", "RK-E11", "RK-A01", "RK-A02",
+        ],
     },
     Code {
         code: "RK-N02",
@@ -457,6 +560,9 @@ pub const CODES: &[Code] = &[
         title: "node's lease is not renewed",
         meaning: "The node says Ready but has not renewed its lease: the condition is stale, as after a restore.",
         remedy: "look at kubelet on the node and at the API server it talks to",
-        follows: &["RK-R01", "RK-K01", "RK-K02", "RK-K03", "RK-E11", "RK-A01", "RK-A02"],
+        follows: &[
+            "RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-R01", "RK-K01", "RK-K02", "RK-K03",
+            "RK-E11", "RK-A01", "RK-A02",
+        ],
     },
 ];

@@ -1,6 +1,6 @@
 //! Inventory to diagnosis: pure, synchronous, deterministic.
 //!
-//! Rules by layer, lowest first: [`host`], [`runtime`], [`kubelet`], [`etcd`] (the verdicts recovery is planned by),
+//! Rules by layer, lowest first: [`host`], [`certificates`], [`runtime`], [`kubelet`], [`etcd`] (the verdicts recovery is planned by),
 //! [`control_plane`], [`api`], [`leases`], [`nodes`]. Each adds check lines and findings to a [`report::Report`];
 //! [`causes`] then marks what follows from what. Codes, titles and remedies stand in [`codes`] alone.
 //!
@@ -9,6 +9,7 @@
 
 mod api;
 mod causes;
+pub mod certificates;
 pub mod codes;
 mod control_plane;
 mod etcd;
@@ -29,6 +30,7 @@ use rekindle_model::inventory::Inventory;
 pub fn diagnose(inventory: &Inventory) -> Diagnosis {
     let mut report = report::Report::default();
     host::check(inventory, &mut report);
+    certificates::check(inventory, &mut report);
     runtime::check(inventory, &mut report);
     let kubelets_stopped = kubelet::check(inventory, &mut report);
     let etcd = etcd::judge(inventory);

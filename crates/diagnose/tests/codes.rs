@@ -42,6 +42,7 @@ fn the_table_is_consistent() {
     for entry in CODES {
         let letter = match entry.layer {
             Layer::Host => 'H',
+            Layer::Certificates => 'P',
             Layer::Runtime => 'R',
             Layer::Kubelet => 'K',
             Layer::ControlPlane | Layer::Leases => 'C',

@@ -22,6 +22,8 @@ pub enum Severity {
 pub enum Layer {
     /// Host: reachable, disk, clock.
     Host,
+    /// Certificates and keys.
+    Certificates,
     /// Container runtime.
     Runtime,
     /// kubelet.
@@ -45,6 +47,7 @@ impl Layer {
     pub fn title(self) -> &'static str {
         match self {
             Self::Host => "host",
+            Self::Certificates => "certificates",
             Self::Runtime => "container runtime",
             Self::Kubelet => "kubelet",
             Self::ControlPlane => "control plane",

@@ -1,6 +1,7 @@
 //! What one host tells: disk, clock, services, containers, manifests, processes, logs.
 
 use crate::HostPath;
+use crate::certificate::CertificateFacts;
 use crate::etcd::{EtcdConfig, EtcdDataFacts, EtcdLive};
 use crate::{HostId, Seen};
 use schemars::JsonSchema;
@@ -100,6 +101,9 @@ pub struct HostFacts {
     pub kubelet_healthz: Seen<bool>,
     /// SHA-256 (hex) of the DER of the cluster CA certificate.
     pub ca_sha256: Seen<String>,
+    /// Certificates in files and as served.
+    #[serde(default)]
+    pub certificates: Seen<CertificateFacts>,
     /// Last log lines by source (`journal:kubelet`, `/var/log/pods/...`), oldest first, bounded. A journal line begins
     /// with its time in RFC 3339, as the lines of `/var/log/pods` do.
     pub logs: BTreeMap<String, Vec<String>>,
@@ -129,6 +133,7 @@ impl HostFacts {
             healthz: BTreeMap::new(),
             kubelet_healthz: Seen::default(),
             ca_sha256: Seen::default(),
+            certificates: Seen::default(),
             logs: BTreeMap::new(),
         }
     }

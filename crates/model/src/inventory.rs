@@ -93,6 +93,12 @@ impl Inventory {
         self.hosts.iter().find(|h| &h.id == id)
     }
 
+    /// A host's own time at the reading, seconds since the Unix epoch: its certificates are judged by its clock.
+    pub fn host_now_s(&self, host: &HostFacts) -> i64 {
+        let offset_ms = host.clock.known().map_or(0, |clock| clock.offset_ms);
+        self.taken_ms.saturating_add(offset_ms).div_euclid(1000)
+    }
+
     /// SHA-256 (hex) over what decisions rest on and what does not move by itself: manifests, settings, identities of
     /// data dirs, processes and units, and the source files. Clocks, logs, free space and revisions are left out.
     pub fn decision_digest(&self) -> String {
@@ -123,6 +129,10 @@ impl Inventory {
                 ));
             }
             add(format!("ca {:?}", host.ca_sha256.known()));
+            for file in host.certificates.known().into_iter().flat_map(|c| &c.files) {
+                let sha256 = file.certificate.known().map(|c| &c.sha256);
+                add(format!("certificate {} {sha256:?} {:?}", file.path(), file.key));
+            }
         }
         for lost in &self.lost_hosts {
             add(format!("lost {lost}"));

@@ -3,6 +3,7 @@
 //! Data and serde only: no I/O, no async, no clock. Start with [`inventory`] (what was seen), then [`diagnosis`]
 //! (what it means), [`plan`] and [`step`] (what will be done), [`event`] and [`report`] (what was done).
 
+pub mod certificate;
 pub mod diagnosis;
 pub mod etcd;
 pub mod event;

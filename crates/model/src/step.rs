@@ -5,6 +5,7 @@
 
 use crate::HostId;
 use crate::HostPath;
+use crate::certificate::{Renewal, ServedCertificate};
 use crate::etcd::{EtcdEndpoint, EtcdMember};
 use crate::host::Component;
 use schemars::JsonSchema;
@@ -234,5 +235,44 @@ pub enum Step {
         data_dir: HostPath,
         /// The one it had.
         old_data_dir: HostPath,
+    },
+    /// Make new keys on the host they are for (they never leave it) and requests for certificates of the same profile,
+    /// which are the step's outputs. Undo: the keys are removed.
+    RequestCertificates {
+        /// The certificates.
+        renewals: Vec<Renewal>,
+    },
+    /// Sign the requests of a host with the authorities' keys on this step's host, each only when it asks for what the
+    /// old certificate is for. The certificates are the step's outputs.
+    SignCertificates {
+        /// The host the requests come from.
+        for_host: HostId,
+        /// The certificates.
+        renewals: Vec<Renewal>,
+    },
+    /// Put the signed certificates with their keys in place; the old ones are renamed into the run's folders. Undo:
+    /// they are renamed back.
+    InstallCertificates {
+        /// The certificates.
+        renewals: Vec<Renewal>,
+        /// Files that are moved away without a successor (from, to): their owner makes new ones when it starts.
+        set_aside: Vec<(HostPath, HostPath)>,
+    },
+    /// Prove that the files hold the new certificates with their keys, signed by the present authorities, and that each
+    /// port that was asked before serves what lies in the file.
+    ProveCertificates {
+        /// The folder of the control plane's certificates.
+        pki_dir: HostPath,
+        /// The certificates.
+        renewals: Vec<Renewal>,
+        /// The ports.
+        served: Vec<ServedCertificate>,
+    },
+    /// Stop and remove all pods of the host through CRI, of every namespace; kubelet is stopped before.
+    RemovePods {},
+    /// Delete a Node object through the API server on this step's host. Gone already is success.
+    DeleteNode {
+        /// Name.
+        name: String,
     },
 }

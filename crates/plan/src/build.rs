@@ -49,6 +49,11 @@ impl Steps {
         self.steps.is_empty()
     }
 
+    /// Whether a step was added that `wanted` picks.
+    pub(crate) fn any(&self, wanted: impl Fn(&Step) -> bool) -> bool {
+        self.steps.iter().any(|planned| wanted(&planned.step))
+    }
+
     /// The steps.
     pub(crate) fn into_vec(self) -> Vec<PlannedStep> {
         self.steps

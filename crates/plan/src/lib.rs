@@ -4,9 +4,10 @@
 //! [`replace_member`] (quorum holds) or [`restore`] (it does not), or to a refusal in [`refuse`]. What the roads share:
 //! [`survey`] (whose members they are), [`sources`] (which data is taken), [`revision`] (how high it is raised),
 //! [`cost`] (what is lost), [`manifest`] and [`mod@unit`] (text edits), [`paths`] (where things are moved), [`build`]
-//! (numbering of steps). [`lint()`] holds the rules every plan must keep.
+//! (numbering of steps). [`certificates`] and [`mod@reset`] are roads of their own, taken when they are asked for. [`lint()`] holds the rules every plan must keep.
 
 mod build;
+pub mod certificates;
 mod cost;
 mod lint;
 pub mod manifest;
@@ -15,6 +16,7 @@ mod parts_plan;
 mod paths;
 mod refuse;
 mod replace_member;
+pub mod reset;
 mod restart;
 mod restore;
 pub mod revision;

@@ -28,6 +28,10 @@ pub(crate) fn plan(context: &Context<'_>) -> PlanOutcome {
     if starts.hosts.is_empty() {
         return nothing_to_start(context);
     }
+    if let Some(why) = expired_below(context) {
+        let possible = vec![format!("make them anew first: {RENEW}; it starts what is down as well")];
+        return refuse::because(choose(context), why, possible);
+    }
     let mut steps = Steps::default();
     starts.add_etcd(&mut steps, &survey);
     starts.add_clients(&mut steps);
@@ -57,6 +61,26 @@ pub(crate) fn plan(context: &Context<'_>) -> PlanOutcome {
             warnings: unresolved(context),
         },
     )))
+}
+
+/// What makes certificates anew.
+const RENEW: &str = "rekindle certs renew --all, with every --host";
+/// Certificates without which nothing that is started stays up.
+const VITAL: [&str; 6] =
+    ["kubelet-client", "kubelet.conf", "apiserver", "apiserver-etcd-client", "etcd-server", "etcd-peer"];
+
+/// Why starting would be in vain: certificates that have expired.
+fn expired_below(context: &Context<'_>) -> Option<String> {
+    let hosts = context.inventory.hosts.iter().filter(|h| !context.is_lost(&h.id));
+    hosts.into_iter().find_map(|host| {
+        let now_s = context.inventory.host_now_s(host);
+        let mut files = host.certificates.known()?.files.iter();
+        let expired = files.find(|file| {
+            VITAL.contains(&file.name.as_str())
+                && file.certificate.known().is_some_and(|c| !c.is_valid_at(now_s))
+        })?;
+        Some(format!("{} on {} has expired: what is started would not stay up", expired.name, host.id))
+    })
 }
 
 /// The cost of a plan that restores nothing.

@@ -3,6 +3,7 @@
 use crate::journal::Record;
 use crate::status::{RunState, StepStatus};
 use camino::Utf8Path;
+use rekindle_model::certificate::Renewal;
 use rekindle_model::event::{Outcome, Outputs, What};
 use rekindle_model::plan::{Phase, Plan, PlannedStep};
 use rekindle_model::report::{Moved, Rto, RunReport, Verification};
@@ -197,6 +198,9 @@ fn claim(step: &PlannedStep, restores: bool) -> Option<String> {
         Step::PromoteLearner { .. } => "HashKV of all members is equal after the promotion".into(),
         Step::WaitNodes { .. } => "all nodes are Ready with leases renewed since".into(),
         Step::DeleteStaleMasterleases { .. } => "addresses of API servers from before are gone".into(),
+        Step::ProveCertificates { .. } => {
+            format!("files and ports of {host} hold the new certificates, with their keys and authorities")
+        }
         _ => return None,
     })
 }
@@ -236,6 +240,11 @@ fn figures(step: &PlannedStep, o: &Outputs) -> String {
         ),
         Step::WaitNodes { .. } => format!("ready: {}", strings(o, "ready").join(", ")),
         Step::DeleteStaleMasterleases { .. } => format!("{} deleted", strings(o, "deleted").len()),
+        Step::ProveCertificates { .. } => {
+            let end = number(o, "firstEndS").and_then(|s| jiff::Timestamp::from_second(s).ok());
+            let end = end.map(|end| format!(", the first ends {end}")).unwrap_or_default();
+            format!("{} certificates, {} ports{end}", text(o, "certificates"), text(o, "ports"))
+        }
         _ => String::new(),
     }
 }
@@ -246,17 +255,24 @@ fn moved(plan: &Plan, state: &RunState) -> Vec<Moved> {
     for step in &plan.steps {
         let done = |own: &&crate::status::StepState| own.status == StepStatus::Done;
         let Some(own) = state.steps.get(&step.number).filter(done) else { continue };
-        let (from, to): (&HostPath, &HostPath) = match &step.step {
+        let pairs: Vec<(HostPath, HostPath)> = match &step.step {
             Step::Rename { from, to, .. } if own.outputs.get("moved") == Some(&Value::Bool(true)) => {
-                (from, to)
+                vec![(from.clone(), to.clone())]
             }
-            Step::ReplaceFile { path, aside, old_sha256: Some(_), .. } => (path, aside),
+            Step::ReplaceFile { path, aside, old_sha256: Some(_), .. } => vec![(path.clone(), aside.clone())],
+            Step::InstallCertificates { renewals, set_aside } => {
+                let renewed = renewals.iter().flat_map(Renewal::moves);
+                let pairs = renewed.filter_map(|one| Some((one.place, one.old?)));
+                pairs.chain(set_aside.iter().cloned()).collect()
+            }
             _ => continue,
         };
         let host = host_of(step).to_owned();
-        moved.retain(|earlier| earlier.host != host || &earlier.to != from);
-        if own_folder(to).is_some() {
-            moved.push(Moved { host, from: from.clone(), to: to.clone() });
+        for (from, to) in pairs {
+            moved.retain(|earlier| earlier.host != host || earlier.to != from);
+            if own_folder(&to).is_some() {
+                moved.push(Moved { host: host.clone(), from, to });
+            }
         }
     }
     moved

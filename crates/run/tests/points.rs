@@ -183,4 +183,5 @@ points! {
     s4_units: crate::common::s4_units;
     s5_kubelet: crate::common::s5_kubelet;
     s5_manifest: crate::common::s5_manifest;
+    certificates: crate::common::certificates;
 }

@@ -7,7 +7,7 @@ mod common;
 use common::{Case, cases};
 use rekindle_model::event::{Outcome, What};
 use rekindle_run::RunError;
-use rekindle_run::fault::Hooks;
+use rekindle_run::fault::{At, FaultPoint, Hooks};
 
 // The thin path: a plan is carried out, its report says verified with figures, and the stored report is the same.
 #[tokio::test(start_paused = true)]
@@ -146,4 +146,40 @@ async fn a_manifest_edited_since_the_plan_is_kept_and_everything_taken_back() {
     assert_eq!(report.outcome, Outcome::Undone, "{:?}", common::failures(&report));
     assert!(common::failures(&report)[0].contains("make a new plan"), "{:?}", common::failures(&report));
     case.assert_as_before("edited manifest");
+}
+
+fn three() -> rekindle_model::inventory::Inventory {
+    rekindle_model::fixtures::Fixture::kubeadm(3).build()
+}
+
+/// A reset of the third host of three.
+fn reset() -> Case {
+    Case::with(three, |inventory, diagnosis, goal| {
+        let target = inventory.hosts[2].id.clone();
+        rekindle_plan::reset::reset(inventory, diagnosis, goal, &target, rekindle_model::fixtures::NOW_MS)
+    })
+}
+
+// A host that leaves its cluster is as it was, whichever step before its member's removal fails; after it the reset is
+// finished, and the others have kept their quorum all along.
+#[tokio::test(start_paused = true)]
+async fn a_reset_is_taken_back_until_the_member_has_left() {
+    let steps = reset().plan.steps;
+    let removal = steps.iter().find(|s| matches!(s.step, rekindle_model::step::Step::RemoveMember { .. }));
+    let removal = removal.unwrap().number;
+    for number in 1..=removal {
+        let case = reset();
+        let point = FaultPoint { step: number.to_string(), undo: false, at: At::Before };
+        let hooks = Hooks { fail: Some(point), twice: true, ..Hooks::default() };
+        let report = case.execute(&hooks).await.unwrap();
+        let what = format!("step {number}");
+        if number == removal {
+            assert_eq!(report.outcome, Outcome::Failed, "{what}");
+            let report = case.resume(&Hooks::default()).await.unwrap();
+            assert_eq!(report.outcome, Outcome::Verified, "{what}: {:#?}", common::failures(&report));
+        } else {
+            assert_eq!(report.outcome, Outcome::Undone, "{what}: {:#?}", common::failures(&report));
+            case.assert_as_before(&what);
+        }
+    }
 }

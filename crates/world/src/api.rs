@@ -106,7 +106,7 @@ fn refused(error: &kube::Error) -> Fault {
 }
 
 /// Whether an address is this machine's own: the kernel routes it to itself, with the same address as the source.
-fn is_this_machine(host: &str) -> bool {
+pub(crate) fn is_this_machine(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     if host == "localhost" {
         return true;

@@ -5,6 +5,7 @@
 
 use async_trait::async_trait;
 use camino::Utf8Path;
+use rekindle_model::certificate::{CertificateFacts, Renewal, ServedCertificate};
 use rekindle_model::etcd::{DbFacts, EtcdDataFacts, EtcdEndpoint, EtcdLive, EtcdMember, EtcdStatus, HashKv};
 use rekindle_model::host::{ContainerFacts, DiskFacts, ProcessFacts, UnitFacts};
 use rekindle_model::step::NewMember;
@@ -62,6 +63,8 @@ pub enum Request {
     Containers,
     /// Stop a pod sandbox with its containers at once; gone already is success.
     StopPod { sandbox_id: String },
+    /// Stop and remove every pod sandbox with its containers, of all namespaces.
+    RemovePods,
     /// Facts of an etcd data dir; `deep` also checks the whole structure and computes HashKV.
     InspectEtcdData { data_dir: HostPath, wal_dir: Option<HostPath>, deep: bool },
     /// Replay a stopped member's db and WAL into one new db file.
@@ -85,6 +88,15 @@ pub enum Request {
     Api(ApiRequest),
     /// A plain HTTP(S) GET on this host, certificate not verified (health endpoints on loopback).
     HttpGet { url: String, timeout_ms: u64 },
+    /// Certificates in files (below `pki_dir`, in kubeadm's kubeconfigs, of kubelet), and those served at these addresses
+    /// of this host. Of keys only digests of their public halves are told.
+    Certificates { pki_dir: HostPath, served: Vec<ServedCertificate> },
+    /// Make new keys in the run's folders (those that are there are kept), and a request for each certificate.
+    RequestCertificates { renewals: Vec<Renewal> },
+    /// Sign requests (by name, PEM) with authority keys of this host.
+    SignCertificates { renewals: Vec<Renewal>, requests: Vec<(String, String)> },
+    /// Put signed certificates (by name, PEM) and their keys together in the run's folders.
+    StageCertificates { renewals: Vec<Renewal>, signed: Vec<(String, String)> },
 }
 
 /// What is done to a unit.
@@ -257,6 +269,10 @@ pub enum Reply {
     Pairs(#[serde(with = "crate::base64_bytes::pairs")] Vec<(String, Vec<u8>)>),
     /// To `Api` and `HttpGet`.
     Http(HttpAnswer),
+    /// To `Certificates`.
+    Certificates(Box<CertificateFacts>),
+    /// To `RequestCertificates` and `SignCertificates`: PEM by name.
+    Pems(Vec<(String, String)>),
 }
 
 /// Why a host did not do what was asked.
@@ -403,6 +419,10 @@ impl dyn Host + '_ {
     pub async fn stop_pod(&self, sandbox_id: &str) -> Result<(), HostError> {
         ask!(self, Request::StopPod { sandbox_id: sandbox_id.into() }, Reply::Done => ())
     }
+    /// See [`Request::RemovePods`].
+    pub async fn remove_pods(&self) -> Result<(), HostError> {
+        ask!(self, Request::RemovePods, Reply::Done => ())
+    }
     /// See [`Request::InspectEtcdData`].
     pub async fn inspect_etcd_data(
         &self,
@@ -498,5 +518,37 @@ impl dyn Host + '_ {
     /// A plain GET on the host.
     pub async fn http_get(&self, url: &str, timeout_ms: u64) -> Result<HttpAnswer, HostError> {
         ask!(self, Request::HttpGet { url: url.into(), timeout_ms }, Reply::Http(v) => v)
+    }
+    /// See [`Request::Certificates`].
+    pub async fn certificates(
+        &self,
+        pki_dir: &HostPath,
+        served: Vec<ServedCertificate>,
+    ) -> Result<CertificateFacts, HostError> {
+        let request = Request::Certificates { pki_dir: pki_dir.clone(), served };
+        ask!(self, request, Reply::Certificates(v) => *v)
+    }
+    /// See [`Request::RequestCertificates`].
+    pub async fn request_certificates(
+        &self,
+        renewals: Vec<Renewal>,
+    ) -> Result<Vec<(String, String)>, HostError> {
+        ask!(self, Request::RequestCertificates { renewals }, Reply::Pems(v) => v)
+    }
+    /// See [`Request::SignCertificates`].
+    pub async fn sign_certificates(
+        &self,
+        renewals: Vec<Renewal>,
+        requests: Vec<(String, String)>,
+    ) -> Result<Vec<(String, String)>, HostError> {
+        ask!(self, Request::SignCertificates { renewals, requests }, Reply::Pems(v) => v)
+    }
+    /// See [`Request::StageCertificates`].
+    pub async fn stage_certificates(
+        &self,
+        renewals: Vec<Renewal>,
+        signed: Vec<(String, String)>,
+    ) -> Result<(), HostError> {
+        ask!(self, Request::StageCertificates { renewals, signed }, Reply::Done => ())
     }
 }

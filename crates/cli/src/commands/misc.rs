@@ -40,6 +40,7 @@ pub(super) fn schema(kind: Kind, output: &Output) -> Result<Exit, Failure> {
         Kind::BackupVerification => schema_for!(BackupVerification),
         Kind::BackupPrune => schema_for!(BackupPrune),
         Kind::BackupFind => schema_for!(super::from::BackupFind),
+        Kind::CertificateReport => schema_for!(super::certs::CertificateReport),
         Kind::AgentConfig => schema_for!(super::agent::AgentConfig),
     };
     let text = serde_json::to_string_pretty(&schema).doing(|| "cannot render the schema".into())?;

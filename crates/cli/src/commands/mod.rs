@@ -3,11 +3,13 @@
 mod agent;
 mod apply;
 pub(crate) mod backup;
+pub(crate) mod certs;
 mod check;
 pub(crate) mod from;
 mod misc;
 mod plan;
 mod recover;
+pub(crate) mod reset;
 mod runs;
 mod snapshot;
 
@@ -27,6 +29,8 @@ pub(crate) fn run(args: Args, output: &Output) -> Result<Exit, Failure> {
         Verb::Snapshot(args) => snapshot::run(args, output),
         Verb::Backup(args) => backup::run(args, output),
         Verb::Agent(args) => agent::run(&args, output),
+        Verb::Certs(args) => certs::run(&args, output),
+        Verb::Reset(args) => reset::run(&args, output),
         Verb::Completion { shell } => misc::completion(shell, output),
         Verb::Man => misc::man(output),
         Verb::Schema { kind } => misc::schema(kind, output),

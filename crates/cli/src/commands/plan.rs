@@ -115,13 +115,25 @@ pub(super) fn new_run() -> RunId {
 
 fn goal(hosts: &Hosts, restore: &Restore, run_id: RunId) -> Goal {
     Goal {
-        run_dir: hosts.state_dir.join("runs").join(&run_id.0).into(),
-        token: format!("rekindle-{run_id}"),
-        run_id,
         exact: restore.exact,
         data_dir: restore.data_dir.clone().map(Into::into),
         accept_unknown_identity: restore.accept_unknown_identity,
         accept_corrupt_alarm: restore.accept_corrupt_alarm,
         go_back: restore.from.from.is_some() && restore.from.goes_back(),
+        ..goal_without_data(hosts, run_id)
+    }
+}
+
+/// The goal of a run that restores nothing.
+pub(super) fn goal_without_data(hosts: &Hosts, run_id: RunId) -> Goal {
+    Goal {
+        run_dir: hosts.state_dir.join("runs").join(&run_id.0).into(),
+        token: format!("rekindle-{run_id}"),
+        run_id,
+        exact: false,
+        data_dir: None,
+        accept_unknown_identity: false,
+        accept_corrupt_alarm: false,
+        go_back: false,
     }
 }

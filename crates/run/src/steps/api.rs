@@ -74,6 +74,11 @@ impl Api {
         self.request(ctx, "PUT", path, body.to_string().into_bytes()).await
     }
 
+    /// A DELETE; the answer's status is the caller's to judge.
+    pub(super) async fn delete(&self, ctx: &Ctx<'_>, path: &str) -> Result<HttpAnswer, StepError> {
+        self.request(ctx, "DELETE", path, Vec::new()).await
+    }
+
     async fn request(
         &self,
         ctx: &Ctx<'_>,

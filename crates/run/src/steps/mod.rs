@@ -5,6 +5,7 @@
 
 mod api;
 mod build;
+mod certificates;
 mod context;
 mod etcd;
 mod files;
@@ -30,6 +31,9 @@ pub(crate) async fn prepare(ctx: &Ctx<'_>) -> Result<Outputs, StepError> {
         Step::Rename { from, to, optional } => files::before_rename(ctx, from, to, *optional).await,
         Step::ReplaceFile { path, old_sha256, text, .. } => {
             files::before_replace(ctx, path, old_sha256.as_deref(), text).await
+        }
+        Step::InstallCertificates { renewals, set_aside } => {
+            certificates::before_install(ctx, renewals, set_aside).await
         }
         Step::StopUnit { unit, .. } => services::before_stop(ctx, unit).await,
         Step::StartUnit { unit, .. } => services::before_start(ctx, unit).await,
@@ -72,6 +76,16 @@ pub(crate) async fn apply(ctx: &Ctx<'_>) -> Result<Outputs, StepError> {
         Step::SetKubeadmDataDir { data_dir, old_data_dir } => {
             kubeadm::set_data_dir(ctx, old_data_dir, data_dir).await
         }
+        Step::RemovePods {} => services::remove_pods(ctx).await,
+        Step::DeleteNode { name } => nodes::delete(ctx, name).await,
+        Step::RequestCertificates { renewals } => certificates::request(ctx, renewals).await,
+        Step::SignCertificates { for_host, renewals } => certificates::sign(ctx, for_host, renewals).await,
+        Step::InstallCertificates { renewals, set_aside } => {
+            certificates::install(ctx, renewals, set_aside).await
+        }
+        Step::ProveCertificates { pki_dir, renewals, served } => {
+            certificates::prove(ctx, pki_dir, renewals, served).await
+        }
     }
 }
 
@@ -91,8 +105,12 @@ pub(crate) async fn undo(ctx: &Ctx<'_>) -> Result<(), StepError> {
         Step::SetKubeadmDataDir { data_dir, old_data_dir } => {
             kubeadm::set_data_dir(ctx, data_dir, old_data_dir).await.map(|_| ())
         }
-        // Copies harm nobody and are kept; waiting and proving changes nothing; stopped containers come back with
-        // their kubelet; API servers write their addresses and leader leases anew; a removed member held no data.
+        Step::RequestCertificates { renewals } => certificates::undo_request(ctx, renewals).await,
+        Step::InstallCertificates { renewals, set_aside } => {
+            certificates::undo_install(ctx, renewals, set_aside).await
+        }
+        // Copies harm nobody and are kept; waiting and proving changes nothing; stopped containers (and
+        // removed pods) come back with their kubelet; API servers write their addresses and leader leases anew; a removed member held no data.
         Step::SaveServed { .. }
         | Step::SaveOpenDb { .. }
         | Step::SaveStore { .. }
@@ -105,6 +123,10 @@ pub(crate) async fn undo(ctx: &Ctx<'_>) -> Result<(), StepError> {
         | Step::WaitNodes { .. }
         | Step::WaitComponent { .. }
         | Step::RemoveMember { .. }
-        | Step::PromoteLearner { .. } => Ok(()),
+        | Step::PromoteLearner { .. }
+        | Step::RemovePods {}
+        | Step::DeleteNode { .. }
+        | Step::SignCertificates { .. }
+        | Step::ProveCertificates { .. } => Ok(()),
     }
 }

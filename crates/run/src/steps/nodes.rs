@@ -1,6 +1,6 @@
 //! `WaitNodes`: Ready in restored data is history; a node counts when its lease was renewed since.
 
-use super::api::{Api, resource_version};
+use super::api::{Api, refused, resource_version};
 use super::context::{Ctx, Polled, outputs};
 use super::leases::written_since;
 use crate::error::StepError;
@@ -72,6 +72,17 @@ async fn look(ctx: &Ctx<'_>, api: &Api, except: &[String]) -> Result<Look, StepE
         }
     }
     Ok(look)
+}
+
+/// Deletes a Node object.
+pub(super) async fn delete(ctx: &Ctx<'_>, name: &str) -> Result<Outputs, StepError> {
+    let api = Api::on_this_host(ctx).await?;
+    let path = format!("/api/v1/nodes/{name}");
+    let answer = api.delete(ctx, &path).await?;
+    match answer.status {
+        200 | 202 | 404 => Ok(outputs! { "deleted" => name }),
+        _ => Err(refused("DELETE", &path, &answer)),
+    }
 }
 
 async fn list(ctx: &Ctx<'_>, api: &Api, path: &str) -> Result<Value, StepError> {

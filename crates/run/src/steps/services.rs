@@ -97,6 +97,11 @@ pub(super) async fn stop_containers(ctx: &Ctx<'_>, components: &[Component]) -> 
     Ok(outputs! { "stopped" => stopped })
 }
 
+pub(super) async fn remove_pods(ctx: &Ctx<'_>) -> Result<Outputs, StepError> {
+    ctx.host.remove_pods().await?;
+    Ok(Outputs::new())
+}
+
 async fn running(ctx: &Ctx<'_>, components: &[Component]) -> Result<Vec<ContainerFacts>, StepError> {
     let all = ctx.host.containers().await?;
     let named = |c: &ContainerFacts| components.iter().any(|component| component.name() == c.name);

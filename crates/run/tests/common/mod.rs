@@ -8,13 +8,19 @@
     dead_code
 )]
 
+mod pki;
+
 use camino::{Utf8Path, Utf8PathBuf};
+use rekindle_model::Seen;
+use rekindle_model::certificate::CertificateFacts;
+use rekindle_model::diagnosis::Diagnosis;
 use rekindle_model::event::{Event, Outcome, What};
 use rekindle_model::fixtures::{Fixture, NOW_MS};
 use rekindle_model::inventory::Inventory;
 use rekindle_model::plan::{Goal, Plan, PlanOutcome};
 use rekindle_model::report::RunReport;
 use rekindle_model::{HostPath, RunId};
+use rekindle_plan::certificates::{Renew, renew_certificates};
 use rekindle_run::fault::Hooks;
 use rekindle_run::{Before, RunError, RunOptions, Sink, Turn};
 use rekindle_world::sim::SimWorld;
@@ -36,6 +42,7 @@ pub(crate) fn cases() -> Vec<Scenario> {
         ("S4 units, data deleted", s4_units),
         ("S5 kubeadm, kubelet stopped", s5_kubelet),
         ("S5 kubeadm, etcd's manifest moved away", s5_manifest),
+        ("kubeadm, certificates renewed", certificates),
     ]
 }
 
@@ -68,6 +75,31 @@ pub(crate) fn s5_manifest() -> Inventory {
     Fixture::kubeadm(1).move_manifest(0, etcd, "/root/etcd.yaml").build()
 }
 
+const PKI_DIR: &str = "/etc/kubernetes/pki";
+
+/// Nothing is wrong; where the certificates are known to lie, [`Case::new`] makes some and plans to renew them.
+pub(crate) fn certificates() -> Inventory {
+    let mut inventory = Fixture::kubeadm(1).build();
+    let facts = CertificateFacts { pki_dir: HostPath::from(PKI_DIR), ..CertificateFacts::default() };
+    inventory.hosts[0].certificates = Seen::Known(facts);
+    inventory
+}
+
+/// Makes certificates on the hosts of a world and reads them into its inventory.
+fn make_certificates(inventory: &mut Inventory, world: &SimWorld, dir: &Utf8Path) {
+    let wanted = CertificateFacts { pki_dir: HostPath::from(PKI_DIR), ..CertificateFacts::default() };
+    if inventory.hosts[0].certificates.known() != Some(&wanted) {
+        return;
+    }
+    pki::write(&dir.join("host-0"));
+    let asked = world.world().hosts[0].clone();
+    let facts = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(asked.certificates(&HostPath::from(PKI_DIR), Vec::new())).unwrap()
+    });
+    inventory.hosts[0].certificates = Seen::Known(facts.join().unwrap());
+}
+
 /// One world with its plan.
 pub(crate) struct Case {
     pub(crate) world: SimWorld,
@@ -78,8 +110,24 @@ pub(crate) struct Case {
     _dir: tempfile::TempDir,
 }
 
+/// What makes the plan of a case.
+type Planner = fn(&Inventory, &Diagnosis, &Goal) -> PlanOutcome;
+
+fn planned(inventory: &Inventory, diagnosis: &Diagnosis, goal: &Goal) -> PlanOutcome {
+    if inventory.hosts[0].certificates.known().is_some_and(|facts| !facts.files.is_empty()) {
+        let names = ["apiserver", "etcd-peer", "scheduler.conf", "kubelet-client", "kubelet-serving"];
+        let wanted = Renew { names: names.map(str::to_owned).to_vec(), ..Renew::default() };
+        return renew_certificates(inventory, diagnosis, goal, &wanted, NOW_MS);
+    }
+    rekindle_plan::plan(inventory, diagnosis, goal, NOW_MS)
+}
+
 impl Case {
     pub(crate) fn new(inventory: fn() -> Inventory) -> Self {
+        Self::with(inventory, planned)
+    }
+
+    pub(crate) fn with(inventory: fn() -> Inventory, planner: Planner) -> Self {
         let dir = if Utf8Path::new("/dev/shm").is_dir() {
             tempfile::tempdir_in("/dev/shm")
         } else {
@@ -100,8 +148,9 @@ impl Case {
             accept_corrupt_alarm: false,
             go_back: false,
         };
+        make_certificates(&mut inventory, &world, &path);
         let diagnosis = rekindle_diagnose::diagnose(&inventory);
-        let plan = match rekindle_plan::plan(&inventory, &diagnosis, &goal, NOW_MS) {
+        let plan = match planner(&inventory, &diagnosis, &goal) {
             PlanOutcome::Plan(plan) => *plan,
             other => panic!("no plan: {other:#?}"),
         };

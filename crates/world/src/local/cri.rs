@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
 use k8s_cri::v1::{
     Container, ContainerFilter, ContainerState, ContainerStatusRequest, ListContainersRequest,
-    StopContainerRequest, StopPodSandboxRequest,
+    ListPodSandboxRequest, RemovePodSandboxRequest, StopContainerRequest, StopPodSandboxRequest,
 };
 use rekindle_model::HostPath;
 use rekindle_model::host::ContainerFacts;
@@ -144,6 +144,19 @@ async fn facts(mut client: Client, container: Container) -> Outcome<Option<Conta
         finished_ms: status.finished_at / 1_000_000,
         log_path: HostPath::from(status.log_path),
     }))
+}
+
+/// Stops and removes every pod sandbox of every namespace, one after another; none left is success.
+pub(crate) async fn remove_pods(root: &Root) -> Outcome<()> {
+    let mut client = connect(root).await?;
+    let request = ListPodSandboxRequest { filter: None };
+    let answer = bounded(ASK_LIMIT, "list its pods", client.list_pod_sandbox(request)).await?;
+    for sandbox in answer.map(|a| a.items).unwrap_or_default() {
+        stop_pod(root, &sandbox.id).await?;
+        let request = RemovePodSandboxRequest { pod_sandbox_id: sandbox.id };
+        bounded(STOP_LIMIT, "remove a pod sandbox", client.remove_pod_sandbox(request)).await?;
+    }
+    Ok(())
 }
 
 /// Kills the containers of a pod sandbox and stops the sandbox; gone already is success.

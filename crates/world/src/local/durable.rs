@@ -79,6 +79,20 @@ pub(crate) fn write(path: &Utf8Path, via: &Utf8Path, content: &[u8], mode: u32) 
     publish(&file, via, path)
 }
 
+/// Makes a symbolic link `path` to `target`. One with that target is success.
+pub(crate) fn link(target: &Utf8Path, path: &Utf8Path) -> Outcome<()> {
+    make_dirs(parent(path)?, PRIVATE_DIR)?;
+    match std::os::unix::fs::symlink(target, path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => match path.read_link_utf8() {
+            Ok(present) if present == target => {}
+            _ => return Err(Fault::io(format!("link {path} to {target}"), &e)),
+        },
+        Err(e) => return Err(Fault::io(format!("link {path} to {target}"), &e)),
+        Ok(()) => {}
+    }
+    sync_dir(parent(path)?)
+}
+
 /// Renames `from` to `to` on one file system, never replacing. Done already (no `from`, but `to`) is success.
 ///
 /// What comes out of a run's own folder gets the owner of the folder it is put into: an etcd that runs as a user of its

@@ -1,8 +1,9 @@
 //! This machine as a [`Host`]: every request of the seam, answered by the file that owns its subject.
 //!
-//! `durable` is the only one that syncs and renames; `files`, `processes`, `frozen`, `systemd`, `cri` and `data`
+//! `durable` is the only one that syncs and renames; `certificates`, `files`, `processes`, `frozen`, `systemd`, `cri` and `data`
 //! say in their first lines what they read or change. Blocking work runs on threads for it.
 
+mod certificates;
 mod claim;
 mod command;
 mod cri;
@@ -89,6 +90,10 @@ impl LocalHost {
                 self.running("containers")?;
                 cri::stop_pod(&self.root, &sandbox_id).await.map(|()| Reply::Done)
             }
+            Request::RemovePods => {
+                self.running("containers")?;
+                cri::remove_pods(&self.root).await.map(|()| Reply::Done)
+            }
             Request::InspectEtcdData { .. }
             | Request::ReplayStore { .. }
             | Request::InspectSnapshot { .. }
@@ -103,6 +108,13 @@ impl LocalHost {
             Request::Api(request) => crate::api::api(&request, self.root.path()).await.map(Reply::Http),
             Request::HttpGet { url, timeout_ms } => {
                 crate::api::http_get(&url, timeout_ms).await.map(Reply::Http)
+            }
+            Request::Certificates { .. }
+            | Request::RequestCertificates { .. }
+            | Request::SignCertificates { .. }
+            | Request::StageCertificates { .. } => {
+                let root = self.root.clone();
+                blocking(move || certificates::answer(&root, request)).await
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::ask::{LONG, QUICK, seen, within};
 use super::units::{self, Units};
-use super::{NoQuorum, ObserveOptions, etcd, logs, manifests, probes};
+use super::{NoQuorum, ObserveOptions, certificates, etcd, logs, manifests, probes};
 use crate::host::{Host, HostError, Identity};
 use crate::local::now_ms;
 use futures::future::join_all;
@@ -99,7 +99,7 @@ async fn deep(
         }
     };
     let logs = logs::read(host, &facts.units, facts.containers.known().map(Vec::as_slice), facts.layout);
-    let (data, live, disks, api, healthz, logs) = tokio::join!(
+    let (data, live, disks, api, healthz, logs, certificates) = tokio::join!(
         data(host, config.as_ref()),
         async {
             let live = live(host, config.as_ref()).await;
@@ -111,11 +111,13 @@ async fn deep(
         disks(host, config.as_ref(), options),
         api,
         healthz,
-        logs
+        logs,
+        certificates::read(host, facts, commands)
     );
     (facts.etcd_data, facts.etcd_live, facts.disks, facts.api) = (data, live, disks, api);
     facts.healthz = healthz.into_iter().collect();
     facts.logs = logs;
+    facts.certificates = certificates;
 }
 
 /// Host clock against ours, by the better of two readings: the first may have waited for other things.
@@ -164,7 +166,7 @@ fn layout(manifests: &[ManifestFacts], units: &Units) -> Layout {
 }
 
 /// Command line of each component as configured.
-type Commands = BTreeMap<Component, Vec<String>>;
+pub(super) type Commands = BTreeMap<Component, Vec<String>>;
 
 fn commands(manifests: &[ManifestFacts], units: &Units) -> Commands {
     let mut commands = Commands::new();

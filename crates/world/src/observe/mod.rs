@@ -1,10 +1,11 @@
 //! Reading an inventory: every host, the cluster's objects, every source, with requests that change nothing.
 //!
 //! All hosts are read side by side, and the parts of a host too (`host`); each wait is bounded, and what can't be read
-//! says why. `manifests`, `units`, `etcd` and `settings` find how the control plane is configured; `probes`, `logs`
-//! and `cluster` ask what runs; `sources` and `identity` find what can be restored, and whose it is.
+//! says why. `manifests`, `units`, `etcd` and `settings` find how the control plane is configured; `probes`, `logs`,
+//! `certificates` and `cluster` ask what runs; `sources` and `identity` find what can be restored, and whose it is.
 
 mod ask;
+mod certificates;
 mod cluster;
 mod earlier;
 mod etcd;

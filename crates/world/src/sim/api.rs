@@ -72,6 +72,8 @@ impl State {
         match request.method.as_str() {
             "GET" => self.api_get(id, &request.path),
             "PUT" => self.api_put(id, &request.path, &request.body),
+            "DELETE" if self.api_ready(id) => Ok(text(200, "deleted")),
+            "DELETE" => Err(Fault::unavailable("connection refused")),
             other => Ok(text(405, other)),
         }
     }

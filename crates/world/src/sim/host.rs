@@ -71,6 +71,7 @@ impl SimHost {
             Request::StopPod { sandbox_id } => {
                 self.with(|s| s.stop_pod(&self.id, &sandbox_id)).map(|()| Reply::Done)
             }
+            Request::RemovePods => self.with(|s| s.remove_pods(&self.id)).map(|()| Reply::Done),
             Request::EtcdLive { .. } => self.with(|s| Ok(Reply::EtcdLive(Box::new(s.etcd_live(&self.id))))),
             Request::Etcd { endpoint, call } => self.with(|s| {
                 let at = s.host_at(&self.id, &endpoint.url);

@@ -319,6 +319,10 @@ fn files_of(
                 continue;
             }
             let name = path.strip_prefix(root).unwrap_or(path);
+            if let Ok(target) = path.read_link_utf8() {
+                found.insert(format!("{id} file /{name}"), format!("link to {target}"));
+                continue;
+            }
             if path.is_dir() {
                 if name != "run" {
                     // runtime state of its own, as on a real host

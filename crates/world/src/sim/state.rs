@@ -190,6 +190,14 @@ impl State {
         }
     }
 
+    pub(super) fn remove_pods(&mut self, id: &HostId) -> Outcome<()> {
+        for component in Component::ALL {
+            self.stop_component(id, component)?;
+        }
+        self.host(id)?.containers.clear();
+        self.settle(id)
+    }
+
     pub(super) fn containers(&mut self, id: &HostId) -> Outcome<Vec<ContainerFacts>> {
         let host = self.host(id)?;
         let facts = host.containers.iter().map(|(component, container)| ContainerFacts {

@@ -1,0 +1,214 @@
+//! The roads that are taken when they are asked for: certificates made anew, a host taken out of its cluster.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+use rekindle_model::certificate::{
+    Certificate, CertificateFacts, CertificateFile, CertificatePlace, KeyState,
+};
+use rekindle_model::fixtures::{Fixture, NOW_MS};
+use rekindle_model::inventory::Inventory;
+use rekindle_model::plan::{Goal, Plan, PlanOutcome};
+use rekindle_model::step::{Reversibility, Step};
+use rekindle_model::{HostId, HostPath, RunId, Seen};
+use rekindle_plan::certificates::{Renew, renew_certificates};
+use rekindle_plan::lint;
+use rekindle_plan::reset::reset;
+
+const NOW_S: i64 = NOW_MS / 1000;
+const DAY_S: i64 = 86_400;
+
+fn goal() -> Goal {
+    Goal {
+        run_id: RunId("0199b000-0000-7000-8000-0000deadbeef".into()),
+        run_dir: HostPath::from("/var/lib/rekindle/runs/x"),
+        token: "rekindle-test".into(),
+        exact: false,
+        data_dir: None,
+        accept_unknown_identity: false,
+        accept_corrupt_alarm: false,
+        go_back: false,
+    }
+}
+
+fn file(name: &str, authority: Option<&str>, days_left: i64) -> CertificateFile {
+    let end_s = NOW_S + days_left * DAY_S;
+    let certificate = Certificate {
+        sha256: format!("{name}-digest"),
+        subject: format!("CN={name}"),
+        issuer: "CN=kubernetes".into(),
+        not_before_s: (end_s - 365 * DAY_S).min(NOW_S - DAY_S),
+        not_after_s: end_s,
+        dns_names: Vec::new(),
+        ip_addresses: ["10.0.0.11", "10.0.0.12", "10.0.0.13"].map(str::to_owned).to_vec(),
+        usages: vec!["clientAuth".into()],
+        is_authority: authority.is_none(),
+        key_kind: "RSA-2048".into(),
+        public_key_sha256: String::new(),
+    };
+    let place = match name {
+        "kubelet-client" => {
+            CertificatePlace::Link { current: "/var/lib/kubelet/pki/kubelet-client-current.pem".into() }
+        }
+        _ => CertificatePlace::Pair {
+            cert: HostPath::from(format!("/etc/kubernetes/pki/{name}.crt")),
+            key: HostPath::from(format!("/etc/kubernetes/pki/{name}.key")),
+        },
+    };
+    CertificateFile {
+        name: name.into(),
+        place,
+        authority: authority.map(str::to_owned),
+        certificate: Seen::Known(certificate),
+        key: KeyState::Matches,
+        signed_by_authority: authority.map(|_| true),
+    }
+}
+
+/// Three hosts with certificates that have so many days left.
+fn cluster(fixture: Fixture, days_left: i64) -> Inventory {
+    let mut inventory = fixture.build();
+    for host in &mut inventory.hosts {
+        let mut node = file("kubelet-client", Some("ca"), days_left);
+        if let Seen::Known(certificate) = &mut node.certificate {
+            certificate.subject = "O=system:nodes, CN=system:node:x".into();
+        }
+        let files = vec![
+            file("ca", None, 3000),
+            file("etcd-ca", None, 3000),
+            file("apiserver", Some("ca"), days_left),
+            file("etcd-peer", Some("etcd-ca"), days_left),
+            node,
+        ];
+        let pki_dir = HostPath::from("/etc/kubernetes/pki");
+        host.certificates = Seen::Known(CertificateFacts { pki_dir, files, ..CertificateFacts::default() });
+    }
+    inventory
+}
+
+fn renewed(inventory: &Inventory) -> PlanOutcome {
+    let diagnosis = rekindle_diagnose::diagnose(inventory);
+    let all = Renew { all: true, ..Renew::default() };
+    renew_certificates(inventory, &diagnosis, &goal(), &all, NOW_MS)
+}
+
+fn plan(outcome: PlanOutcome, inventory: &Inventory) -> Plan {
+    let PlanOutcome::Plan(plan) = outcome else { panic!("no plan: {outcome:#?}") };
+    assert_eq!(lint(&plan, inventory), Vec::<String>::new());
+    *plan
+}
+
+fn stages(plan: &Plan, wanted: impl Fn(&Step) -> bool) -> Vec<u32> {
+    plan.steps.iter().filter(|s| wanted(&s.step)).map(|s| s.stage).collect()
+}
+
+// A cluster that works keeps working: what runs is saved, hosts follow one another, and each is proved before the next
+// is stopped. What undo takes back in reverse stops before it swaps and starts after it.
+#[test]
+fn a_working_cluster_is_renewed_host_by_host() {
+    let inventory = cluster(Fixture::kubeadm(3), 20);
+    let plan = plan(renewed(&inventory), &inventory);
+    let swaps = stages(&plan, |s| matches!(s, Step::InstallCertificates { .. }));
+    let proofs = stages(&plan, |s| matches!(s, Step::ProveMember { members: 3, .. }));
+    let ready = stages(&plan, |s| matches!(s, Step::WaitApiReady {}));
+    assert_eq!((swaps.len(), proofs.len(), ready.len()), (3, 3, 3));
+    for host in 0..2 {
+        assert!(
+            swaps[host] < proofs[host] && ready[host] < swaps[host + 1],
+            "{swaps:?} {proofs:?} {ready:?}"
+        );
+    }
+    let saves = stages(&plan, |s| matches!(s, Step::SaveServed { .. }));
+    assert_eq!(saves.len(), 3);
+    let own: Vec<&Step> = plan.steps.iter().filter(|s| s.stage == swaps[0]).map(|s| &s.step).collect();
+    let kinds: Vec<u8> = own
+        .iter()
+        .map(|s| match s {
+            Step::StopUnit { .. } => 1,
+            Step::StopContainers { .. } => 2,
+            Step::InstallCertificates { .. } => 3,
+            Step::StartUnit { .. } => 4,
+            _ => 9,
+        })
+        .collect();
+    assert_eq!(kinds, [1, 2, 3, 4]);
+    assert!(plan.steps.iter().all(|s| s.reversibility != Reversibility::Final));
+}
+
+// With every certificate expired there is nothing to keep up: all hosts at once. With one of three hosts not given, the
+// members given would never make a quorum, and nothing is begun.
+#[test]
+fn a_dead_cluster_is_renewed_at_once() {
+    let mut inventory = cluster(
+        Fixture::kubeadm(3).stop_kubelet_and_pods(0).stop_kubelet_and_pods(1).stop_kubelet_and_pods(2),
+        -400,
+    );
+    let whole = plan(renewed(&inventory), &inventory);
+    let swaps = stages(&whole, |s| matches!(s, Step::InstallCertificates { .. }));
+    assert_eq!(swaps, [swaps[0]; 3]);
+    let diagnosis = rekindle_diagnose::diagnose(&inventory);
+    let roots: Vec<&str> =
+        diagnosis.findings.iter().filter(|f| f.caused_by.is_none()).map(|f| f.code.as_str()).collect();
+    assert_eq!(roots, ["RK-P01"; 3]);
+    let recover = rekindle_plan::plan(&inventory, &diagnosis, &goal(), NOW_MS);
+    let PlanOutcome::Refused(refusal) = recover else { panic!("{recover:#?}") };
+    assert!(refusal.possible.iter().any(|p| p.contains("certs renew --all")), "{refusal:#?}");
+
+    inventory.hosts.truncate(1);
+    let PlanOutcome::Refused(refusal) = renewed(&inventory) else { panic!("planned with one host of three") };
+    assert!(refusal.reason.contains("not given"), "{}", refusal.reason);
+}
+
+// Another host's key signs for a node's own identity, and for nothing else.
+#[test]
+fn only_a_nodes_identity_is_signed_elsewhere() {
+    let mut inventory = cluster(Fixture::kubeadm(3), 20);
+    if let Seen::Known(facts) = &mut inventory.hosts[2].certificates {
+        facts.files[0].key = KeyState::Missing;
+        facts.files[1].key = KeyState::Missing;
+    }
+    let third = inventory.hosts[2].id.clone();
+    let plan = plan(renewed(&inventory), &inventory);
+    let signed: Vec<(&HostId, Vec<&str>)> = plan
+        .steps
+        .iter()
+        .filter_map(|s| match &s.step {
+            Step::SignCertificates { for_host, renewals } if *for_host == third => {
+                Some((s.host.as_ref()?, renewals.iter().map(|r| r.name.as_str()).collect()))
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(signed, [(&inventory.hosts[0].id, vec!["kubelet-client"])]);
+    assert!(plan.warnings.iter().any(|w| w.contains("etcd-peer")), "{:?}", plan.warnings);
+}
+
+// The host that goes is archived before a survivor removes its member; the way back stands in the plan. A member that the
+// others can't spare stays.
+#[test]
+fn a_host_is_reset_only_when_the_others_keep_quorum() {
+    let inventory = Fixture::kubeadm(3).build();
+    let (diagnosis, target) = (rekindle_diagnose::diagnose(&inventory), inventory.hosts[2].id.clone());
+    let plan = plan(reset(&inventory, &diagnosis, &goal(), &target, NOW_MS), &inventory);
+    let at = |wanted: &dyn Fn(&Step) -> bool| plan.steps.iter().position(|s| wanted(&s.step)).unwrap();
+    let saved = at(&|s| matches!(s, Step::SaveServed { .. }));
+    let stopped = at(&|s| matches!(s, Step::RemovePods {}));
+    let aside = at(&|s| matches!(s, Step::Rename { from, .. } if from.ends_with("member")));
+    let proved = at(&|s| matches!(s, Step::ProveMember { .. }));
+    let removed = at(&|s| matches!(s, Step::RemoveMember { .. }));
+    let deleted = at(&|s| matches!(s, Step::DeleteNode { .. }));
+    assert!(saved < stopped && stopped < aside && aside < proved && proved < removed && removed < deleted);
+    assert_eq!(plan.point_of_no_return(), Some(plan.steps[removed].number));
+    assert_ne!(plan.steps[removed].host.as_ref(), Some(&target));
+    assert!(plan.summary.contains("upload-certs"), "{}", plan.summary);
+
+    let broken = Fixture::kubeadm(3).lose_data_and_crash(1).build();
+    let diagnosis = rekindle_diagnose::diagnose(&broken);
+    let outcome = reset(&broken, &diagnosis, &goal(), &target, NOW_MS);
+    assert!(matches!(outcome, PlanOutcome::Refused(_)), "{outcome:#?}");
+
+    let alone = Fixture::kubeadm(1).build();
+    let diagnosis = rekindle_diagnose::diagnose(&alone);
+    let outcome = reset(&alone, &diagnosis, &goal(), &alone.hosts[0].id, NOW_MS);
+    let PlanOutcome::Plan(plan) = outcome else { panic!("{outcome:#?}") };
+    assert_eq!(lint(&plan, &alone), Vec::<String>::new());
+    assert_eq!(plan.point_of_no_return(), None, "all of it can be taken back");
+}
