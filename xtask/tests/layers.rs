@@ -66,6 +66,10 @@ fn the_layers_are_in_order() {
     for above in ["rekindle-world", "rekindle-run", "rekindle-plan", "rekindle"] {
         assert!(!vault.contains(above), "the vault must not know {above}");
     }
+    let resources = closure("rekindle-resources");
+    for above in ["rekindle-run", "rekindle-plan", "rekindle-agent", "rekindle"] {
+        assert!(!resources.contains(above), "resources must not know {above}");
+    }
     assert!(!closure("rekindle-diagnose").contains("rekindle-plan"), "diagnosis knows no plans");
     assert!(!closure("rekindle-agent").contains("rekindle-run"), "the agent recovers nothing");
     assert!(closure("rekindle").contains("rekindle-world"), "the check sees edges at all");

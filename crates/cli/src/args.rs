@@ -80,6 +80,8 @@ pub(crate) enum Verb {
     Backup(crate::commands::backup::Backup),
     /// Protect a cluster continuously: every change into a vault within seconds, and full backups on a schedule.
     Agent(Agent),
+    /// Back up and restore objects through the API, as a folder of YAML: for managed clusters and single namespaces.
+    Resources(crate::commands::resources::Resources),
     /// Print a shell completion script.
     Completion {
         /// Shell.
@@ -123,6 +125,14 @@ pub(crate) enum Kind {
     BackupFind,
     /// The configuration file of `agent`.
     AgentConfig,
+    /// What `resources backup` and `resources list` print, and a backup's index.
+    ResourceBackup,
+    /// What `resources diff` and `resources restore --dry-run` print.
+    ResourceDiff,
+    /// What `resources restore` and `resources resume` print.
+    ResourceRestore,
+    /// What `resources undo` prints.
+    ResourceUndo,
 }
 
 /// How hosts are reached.

@@ -8,6 +8,7 @@ pub(crate) mod from;
 mod misc;
 mod plan;
 mod recover;
+pub(crate) mod resources;
 mod runs;
 mod snapshot;
 
@@ -27,6 +28,7 @@ pub(crate) fn run(args: Args, output: &Output) -> Result<Exit, Failure> {
         Verb::Snapshot(args) => snapshot::run(args, output),
         Verb::Backup(args) => backup::run(args, output),
         Verb::Agent(args) => agent::run(&args, output),
+        Verb::Resources(args) => resources::run(args, output),
         Verb::Completion { shell } => misc::completion(shell, output),
         Verb::Man => misc::man(output),
         Verb::Schema { kind } => misc::schema(kind, output),
