@@ -1,6 +1,7 @@
 //! Filling a cluster fast with objects like those of real ones: through the API server, over a few connections
 //! that stay open, by way of `kubectl proxy` on a Unix socket (so that no TLS is needed here).
 
+use crate::plane::Plane;
 use crate::{Set, cmd};
 use anyhow::{Context, Result, bail};
 use camino::Utf8Path;
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 /// Connections at a time.
@@ -27,31 +28,90 @@ impl Set {
     /// # Errors
     /// When the API server refuses one.
     pub fn fill(&self, objects: usize) -> Result<()> {
-        let socket = self.dir().join("proxy.sock");
-        let _proxy = Proxy::start(self, &socket)?;
-        let namespaces = objects.div_ceil(PER_NAMESPACE);
-        for namespace in 0..namespaces {
-            let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": format!("fill-{namespace}")}});
-            Connection::open(&socket)?.create("/api/v1/namespaces", &body)?;
-        }
-        std::thread::scope(|scope| {
-            let part = |first: usize| {
-                let socket = &socket;
-                move || -> Result<()> {
-                    let mut connection = Connection::open(socket)?;
-                    (first..objects).step_by(CONNECTIONS).try_for_each(|number| {
-                        let (path, body) = object(number);
-                        connection.create(&path, &body)
-                    })
-                }
-            };
-            let parts: Vec<_> = (0..CONNECTIONS).map(|first| scope.spawn(part(first))).collect();
-            parts.into_iter().try_for_each(|part| match part.join() {
-                Ok(result) => result,
-                Err(_) => bail!("a filling thread panicked"),
-            })
-        })
+        fill(self.kubectl_command(&[])?, &self.dir().join("proxy.sock"), objects, object)
     }
+}
+
+impl Plane {
+    /// Creates `objects` objects of seven kinds in namespaces `fill-0`, `fill-1`, ...: ConfigMaps and Secrets of about
+    /// 1 KB, ServiceAccounts, Roles, Services, Deployments and NetworkPolicies. Those that are there already stay.
+    ///
+    /// # Errors
+    /// When the API server refuses one.
+    pub fn fill(&self, objects: usize) -> Result<()> {
+        fill(self.kubectl_command()?, &self.dir().join("proxy.sock"), objects, mixed)
+    }
+}
+
+/// Makes the objects with these numbers, over several connections.
+fn fill(
+    kubectl: Command,
+    socket: &Utf8Path,
+    objects: usize,
+    make: fn(usize) -> (String, Value),
+) -> Result<()> {
+    let _proxy = Proxy::start(kubectl, socket)?;
+    let namespaces = objects.div_ceil(PER_NAMESPACE);
+    for namespace in 0..namespaces {
+        let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": format!("fill-{namespace}")}});
+        Connection::open(socket)?.create("/api/v1/namespaces", &body)?;
+    }
+    std::thread::scope(|scope| {
+        let part = |first: usize| {
+            move || -> Result<()> {
+                let mut connection = Connection::open(socket)?;
+                (first..objects).step_by(CONNECTIONS).try_for_each(|number| {
+                    let (path, body) = make(number);
+                    connection.create(&path, &body)
+                })
+            }
+        };
+        let parts: Vec<_> = (0..CONNECTIONS).map(|first| scope.spawn(part(first))).collect();
+        parts.into_iter().try_for_each(|part| match part.join() {
+            Ok(result) => result,
+            Err(_) => bail!("a filling thread panicked"),
+        })
+    })
+}
+
+/// Collection path and body of the object with this number, of more kinds.
+fn mixed(number: usize) -> (String, Value) {
+    let namespace = format!("fill-{}", number / PER_NAMESPACE);
+    let (api, plural, kind, content) = match number % 7 {
+        0 | 1 => return object(number),
+        2 => ("api/v1", "serviceaccounts", "ServiceAccount", json!({"automountServiceAccountToken": false})),
+        3 => (
+            "apis/rbac.authorization.k8s.io/v1",
+            "roles",
+            "Role",
+            json!({"rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]}),
+        ),
+        4 => {
+            ("api/v1", "services", "Service", json!({"spec": {"clusterIP": "None", "ports": [{"port": 80}]}}))
+        }
+        5 => (
+            "apis/apps/v1",
+            "deployments",
+            "Deployment",
+            json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}},
+                "spec": {"containers": [{"name": "c", "image": "i", "env": [{"name": "TEXT", "value": text(number)}]}]}}}}),
+        ),
+        _ => (
+            "apis/networking.k8s.io/v1",
+            "networkpolicies",
+            "NetworkPolicy",
+            json!({"spec": {"podSelector": {"matchLabels": {"a": "b"}}, "policyTypes": ["Ingress"]}}),
+        ),
+    };
+    let mut body = json!({
+        "apiVersion": api.split_once('/').map_or(api, |(_, version)| version), "kind": kind,
+        "metadata": {"name": format!("object-{number}"), "namespace": namespace,
+            "labels": {"app.kubernetes.io/managed-by": "testbed", "number": number.to_string()}},
+    });
+    if let (Some(body), Value::Object(content)) = (body.as_object_mut(), content) {
+        body.extend(content);
+    }
+    (format!("/{api}/namespaces/{namespace}/{plural}"), body)
 }
 
 /// Collection path and body of the object with this number.
@@ -91,10 +151,9 @@ fn text(number: usize) -> String {
 struct Proxy(Child);
 
 impl Proxy {
-    fn start(set: &Set, socket: &Utf8Path) -> Result<Self> {
+    fn start(mut command: Command, socket: &Utf8Path) -> Result<Self> {
         let _ = std::fs::remove_file(socket); // of a fill that was killed
-        let mut command =
-            set.kubectl_command(&["proxy", "--reject-methods=^$", "--unix-socket", socket.as_str()])?;
+        command.args(["proxy", "--reject-methods=^$", "--unix-socket", socket.as_str()]);
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let proxy = Self(command.spawn().context("cannot start kubectl proxy")?);
         cmd::wait_for("kubectl proxy", Duration::from_secs(20), || Ok(Some(UnixStream::connect(socket)?)))?;

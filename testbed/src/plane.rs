@@ -68,6 +68,10 @@ impl Plane {
         Ok(plane)
     }
 
+    pub(crate) fn dir(&self) -> &Utf8Path {
+        &self.dir
+    }
+
     /// The kubeconfig of a member of `system:masters`.
     #[must_use]
     pub fn kubeconfig(&self) -> Utf8PathBuf {

@@ -72,6 +72,10 @@ fn the_layers_are_in_order() {
     for above in ["rekindle-world", "rekindle-run", "rekindle-plan", "rekindle"] {
         assert!(!vault.contains(above), "the vault must not know {above}");
     }
+    let resources = closure("rekindle-resources");
+    for above in ["rekindle-run", "rekindle-plan", "rekindle-agent", "rekindle"] {
+        assert!(!resources.contains(above), "resources must not know {above}");
+    }
     assert!(!closure("rekindle-diagnose").contains("rekindle-plan"), "diagnosis knows no plans");
     for pure in ["rekindle-diagnose", "rekindle-plan"] {
         assert!(!closure(pure).contains("rekindle-pki"), "{pure} signs nothing");

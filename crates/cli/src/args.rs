@@ -84,6 +84,8 @@ pub(crate) enum Verb {
     Certs(crate::commands::certs::Certs),
     /// Take one kubeadm host out of its cluster: what `kubeadm reset` deletes is archived, its etcd member removed.
     Reset(crate::commands::reset::Reset),
+    /// Back up and restore objects through the API, as a folder of YAML: for managed clusters and single namespaces.
+    Resources(crate::commands::resources::Resources),
     /// Print a shell completion script.
     Completion {
         /// Shell.
@@ -129,6 +131,14 @@ pub(crate) enum Kind {
     AgentConfig,
     /// What `certs check` prints.
     CertificateReport,
+    /// What `resources backup` and `resources list` print, and a backup's index.
+    ResourceBackup,
+    /// What `resources diff` and `resources restore --dry-run` print.
+    ResourceDiff,
+    /// What `resources restore` and `resources resume` print.
+    ResourceRestore,
+    /// What `resources undo` prints.
+    ResourceUndo,
 }
 
 /// How hosts are reached.

@@ -160,6 +160,22 @@ impl Recipients {
         Self(Kind::Passphrase(passphrase.expose().clone().into()))
     }
 
+    /// Encrypts a small content whole, as `age -r` does; `object` is for the error.
+    ///
+    /// # Errors
+    /// [`Error::Encrypt`], [`Error::Content`].
+    pub fn encrypt(&self, object: &str, content: &[u8]) -> Result<Vec<u8>> {
+        let object = || object.to_owned();
+        let encryptor =
+            self.encryptor().map_err(|error| Error::Encrypt { object: object(), source: Box::new(error) })?;
+        let write = || -> std::io::Result<Vec<u8>> {
+            let mut age = encryptor.wrap_output(Vec::with_capacity(content.len() + 512))?;
+            age.write_all(content)?;
+            age.finish()
+        };
+        write().map_err(|source| Error::Content { object: object(), source })
+    }
+
     pub(crate) fn encryptor(&self) -> std::result::Result<age::Encryptor, age::EncryptError> {
         match &self.0 {
             Kind::X25519(recipients) => {
@@ -200,6 +216,24 @@ impl Identities {
         let mut identity = age::scrypt::Identity::new(passphrase.expose().clone().into());
         identity.set_max_work_factor(SCRYPT_LOG_N_MAX);
         Self(vec![Box::new(identity)])
+    }
+
+    /// Decrypts a small content whole; more than `max_bytes` is refused. `object` is for the error.
+    ///
+    /// # Errors
+    /// [`Error::Decrypt`], [`Error::Content`].
+    pub fn decrypt(&self, object: &str, stored: &[u8], max_bytes: u64) -> Result<Vec<u8>> {
+        use std::io::Read;
+        let decrypt = |error| Error::Decrypt { object: object.to_owned(), source: Box::new(error) };
+        let decryptor = age::Decryptor::new_buffered(stored).map_err(decrypt)?;
+        let age = decryptor.decrypt(self.iter()).map_err(decrypt)?;
+        let mut content = Vec::new();
+        let read = age.take(max_bytes.saturating_add(1)).read_to_end(&mut content);
+        let too_long = |count| {
+            let longer = std::io::ErrorKind::FileTooLarge;
+            if count as u64 > max_bytes { Err(longer.into()) } else { Ok(content) }
+        };
+        read.and_then(too_long).map_err(|source| Error::Content { object: object.to_owned(), source })
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &dyn age::Identity> {

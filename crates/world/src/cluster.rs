@@ -186,22 +186,44 @@ impl Cluster {
     /// # Errors
     /// `Unreachable`, `Refused`.
     pub async fn bytes(&self, method: &Method, path: &str, sent: Sent<'_>) -> Result<Vec<u8>, ClusterError> {
+        self.exchange(method, path, "application/json", sent).await
+    }
+
+    /// GET of another representation: `accept` is the header's value, such as that of aggregated discovery.
+    ///
+    /// # Errors
+    /// `Unreachable`, `Refused`.
+    pub async fn bytes_as(&self, path: &str, accept: &str) -> Result<Vec<u8>, ClusterError> {
+        self.exchange(&Method::GET, path, accept, Sent::Nothing).await
+    }
+
+    async fn exchange(
+        &self,
+        method: &Method,
+        path: &str,
+        accept: &str,
+        sent: Sent<'_>,
+    ) -> Result<Vec<u8>, ClusterError> {
         let what = format!("{method} {}{path}", self.server);
         let unreachable = |why: String| ClusterError::Unreachable { what: what.clone(), why };
         let (content_type, body) = sent.parts();
         let request = Request::builder()
             .method(method)
             .uri(path)
-            .header(header::ACCEPT, "application/json")
+            .header(header::ACCEPT, accept)
             .header(header::CONTENT_TYPE, content_type)
             .body(Body::from(body))
             .map_err(|e| unreachable(format!("not a request: {e}")))?;
         let exchanged = async {
             let answer = self.client.send(request).await.map_err(|e| unreachable(chain(&e)))?;
             let status = answer.status().as_u16();
-            let body = Limited::new(answer.into_body(), MAX_BODY_BYTES).collect().await;
-            let body = body.map_err(|e| unreachable(format!("read the answer: {}", chain(&*e))))?;
-            Ok((status, body.to_bytes().to_vec()))
+            let mut frames = Limited::new(answer.into_body(), MAX_BODY_BYTES);
+            let mut body = Vec::new(); // grown as it comes: a large page is in memory once
+            while let Some(frame) = frames.frame().await {
+                let frame = frame.map_err(|e| unreachable(format!("read the answer: {}", chain(&*e))))?;
+                body.extend_from_slice(frame.data_ref().map(|data| &**data).unwrap_or_default());
+            }
+            Ok((status, body))
         };
         let late = || unreachable(format!("no answer within {} s", self.timeout.as_secs()));
         let (status, body) = tokio::time::timeout(self.timeout, exchanged).await.map_err(|_| late())??;

@@ -13,6 +13,7 @@ pub mod fault;
 pub mod host;
 pub mod local;
 pub mod observe;
+pub mod provider;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod ssh;

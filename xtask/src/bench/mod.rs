@@ -2,6 +2,7 @@
 
 mod fixture;
 mod measure;
+mod resources;
 mod rows;
 mod rto;
 
@@ -10,7 +11,7 @@ use anyhow::Result;
 /// Arguments.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only these rows (restore, bump, three, verify, rto)
+    /// Only these rows (restore, bump, three, verify, replay, resources, rto)
     #[arg(long, value_name = "ROW")]
     only: Vec<String>,
     /// Runs of each command; the median counts
@@ -28,11 +29,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     crate::setup_task::run()?;
     testbed::components::build(&["etcd-3.6".into()])?;
     let binary = crate::dist_task::build()?;
-    if args.only != ["rto"] {
+    let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|row| row == name);
+    if args.only.is_empty() || args.only.iter().any(|row| !["resources", "rto"].contains(&row.as_str())) {
         let fixture = fixture::snapshot(args.revisions)?;
         rows::run(&binary, &fixture, args.runs, &args.only)?;
     }
-    if args.only.is_empty() || args.only.iter().any(|row| row == "rto") {
+    if wanted("resources") {
+        resources::run(&binary)?;
+    }
+    if wanted("rto") {
         rto::run(&binary, args.rto_revisions)?;
     }
     Ok(())

@@ -41,6 +41,10 @@ pub(super) fn schema(kind: Kind, output: &Output) -> Result<Exit, Failure> {
         Kind::BackupPrune => schema_for!(BackupPrune),
         Kind::BackupFind => schema_for!(super::from::BackupFind),
         Kind::CertificateReport => schema_for!(super::certs::CertificateReport),
+        Kind::ResourceBackup => schema_for!(rekindle_resources::index::Index),
+        Kind::ResourceDiff => schema_for!(rekindle_resources::report::DiffReport),
+        Kind::ResourceRestore => schema_for!(rekindle_resources::report::RestoreReport),
+        Kind::ResourceUndo => schema_for!(rekindle_resources::undo::UndoReport),
         Kind::AgentConfig => schema_for!(super::agent::AgentConfig),
     };
     let text = serde_json::to_string_pretty(&schema).doing(|| "cannot render the schema".into())?;

@@ -10,6 +10,7 @@ mod misc;
 mod plan;
 mod recover;
 pub(crate) mod reset;
+pub(crate) mod resources;
 mod runs;
 mod snapshot;
 
@@ -31,6 +32,7 @@ pub(crate) fn run(args: Args, output: &Output) -> Result<Exit, Failure> {
         Verb::Agent(args) => agent::run(&args, output),
         Verb::Certs(args) => certs::run(&args, output),
         Verb::Reset(args) => reset::run(&args, output),
+        Verb::Resources(args) => resources::run(args, output),
         Verb::Completion { shell } => misc::completion(shell, output),
         Verb::Man => misc::man(output),
         Verb::Schema { kind } => misc::schema(kind, output),
