@@ -1,6 +1,6 @@
 //! The agent as it is deployed on Kubernetes: as its static pod and by its Helm chart, each as it is shipped, under a real
 //! kubelet, with the vault in an S3 server that goes away for a minute while the cluster is written to.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
 use camino::Utf8Path;
 use scenarios::{Cluster, REKINDLE, identity};
@@ -144,8 +144,7 @@ fn as_a_static_pod_and_by_the_chart() {
     let lease =
         ["get", "lease", "rekindle-agent", "-n", "kube-system", "-o", "jsonpath={.spec.holderIdentity}"];
     assert!(!site.cluster.set.kubectl_ok(&lease).unwrap().is_empty(), "nobody holds the Lease");
-    let verify =
-        format!("backup verify --vault {VAULT} --identity {IDENTITY} --trusted-signer {}", site.signer);
+    let verify = format!("backup verify --vault {VAULT} --identity {IDENTITY} --signer {}", site.signer);
     with_env(host, &verify).unwrap();
 }
 
