@@ -26,7 +26,9 @@ fn crd(plural: &str, kind: &str) -> Value {
 fn make_crd(site: &Site, plural: &str, kind: &str) {
     site.make(CRDS, &crd(plural, kind));
     let served = format!("/apis/example.com/v2/{plural}");
-    site.until("the type is served", || site.get(&served).is_some());
+    // a type that is just made is "(re)initializing" for a moment
+    let asked = || site.runtime.block_on(site.cluster.get(&served));
+    site.until("the type is served", || asked().is_ok_and(|list| list.is_some()));
 }
 
 fn namespace(site: &Site, name: &str) {

@@ -65,7 +65,7 @@ pub(super) async fn make_again(ctx: &Ctx<'_>, object: &ObjectRef) -> Result<(), 
             // somebody was faster
             Err(_) if cluster.get(&object.path()).await?.is_some() => Ok(Polled::Ready(())),
             // a type that was just made again is served a moment later
-            Err(error) if error.status() == Some(404) => Ok(Polled::Pending(error.to_string())),
+            Err(error) if matches!(error.status(), Some(404 | 429)) => Ok(Polled::Pending(error.to_string())),
             Err(error) => Err(error.into()),
         }
     };
