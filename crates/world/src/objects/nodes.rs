@@ -9,9 +9,9 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Kubelets asked side by side, and how long each may take.
-const AT_ONCE: usize = 16;
-const REACH_TIMEOUT: Duration = Duration::from_secs(5);
+/// Kubelets asked side by side, and how long each may take: an API server itself gives up a connection after 30 s.
+const AT_ONCE: usize = 64;
+const REACH_TIMEOUT: Duration = Duration::from_secs(35);
 /// Prefix of the labels that tell a node's roles.
 const ROLE: &str = "node-role.kubernetes.io/";
 
@@ -90,6 +90,8 @@ fn judge(answer: Result<Vec<u8>, ClusterError>) -> Reach {
     let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
     match &error {
         _ if has(&["connection refused"]) => Reach::Refused(said),
+        // the host takes connections, and nobody serves them
+        _ if has(&["TLS handshake timeout"]) => Reach::Unhealthy(said),
         _ if has(&[
             "no route to host",
             "i/o timeout",
