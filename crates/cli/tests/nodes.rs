@@ -191,10 +191,11 @@ fn fences(site: &Site, hands: &Hands) {
     assert!(site.get(node).is_some(), "the Node object is put back");
 }
 
-// One control plane for both stories; then the plan of one cluster is refused by another: its kube-system is not the one.
+// One control plane for both stories, with exactly the rights that are shipped for them; then the plan of one cluster is refused by another: its kube-system is not the one.
 #[test]
 fn nodes_are_drained_fenced_and_removed() {
-    let site = Site::start(&["--node-monitor-grace-period=20s", "--node-monitor-period=2s"]);
+    let mut site = Site::start(&["--node-monitor-grace-period=20s", "--node-monitor-period=2s"]);
+    site.limit_to("nodes");
     let hands = Hands::on(&site, &["w1", "w2", "w3"]);
     drains(&site);
     fences(&site, &hands);

@@ -18,6 +18,8 @@ pub(crate) struct Site {
     pub(crate) cluster: Cluster,
     pub(crate) plane: Plane,
     pub(crate) dir: Utf8PathBuf,
+    /// The kubeconfig that rekindle is given.
+    pub(crate) kubeconfig: Utf8PathBuf,
     _folder: tempfile::TempDir,
 }
 
@@ -35,16 +37,39 @@ impl Site {
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let options = ClusterOptions { kubeconfig: Some(plane.kubeconfig()), context: None };
         let cluster = runtime.block_on(Cluster::connect(&options)).unwrap();
-        let site = Self { runtime, cluster, plane, dir, _folder: folder };
+        let kubeconfig = plane.kubeconfig();
+        let site = Self { runtime, cluster, plane, dir, kubeconfig, _folder: folder };
         let account = "/api/v1/namespaces/default/serviceaccounts/default";
         site.until("the controllers make the default service account", || site.get(account).is_some());
         site
     }
 
+    /// From now on rekindle has the rights of the shipped role `deploy/rbac/NAME.yaml`, and no others.
+    pub(crate) fn limit_to(&mut self, name: &str) {
+        let role = format!("{}/../../deploy/rbac/{name}.yaml", env!("CARGO_MANIFEST_DIR"));
+        self.plane.kubectl(&["apply", "-f", &role]).unwrap();
+        self.plane.kubectl(&["create", "serviceaccount", "rekindle", "-n", "kube-system"]).unwrap();
+        let (role, account) =
+            (format!("--clusterrole=rekindle-{name}"), "--serviceaccount=kube-system:rekindle");
+        self.plane.kubectl(&["create", "clusterrolebinding", "rekindle", &role, account]).unwrap();
+        let token = self.plane.kubectl(&["create", "token", "rekindle", "-n", "kube-system"]).unwrap();
+        let text = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: test\n\
+             clusters: [{{name: test, cluster: {{server: '{}', certificate-authority: '{}/pki/ca.crt'}}}}]\n\
+             users: [{{name: test, user: {{token: '{}'}}}}]\n\
+             contexts: [{{name: test, context: {{cluster: test, user: test}}}}]\n",
+            self.plane.url,
+            self.dir,
+            token.trim()
+        );
+        self.kubeconfig = self.dir.join("limited.conf");
+        std::fs::write(&self.kubeconfig, text).unwrap();
+    }
+
     /// rekindle on this cluster, with runs in a folder of the test.
     pub(crate) fn rekindle(&self, args: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rekindle"));
-        command.args(args).stdin(Stdio::null()).env("KUBECONFIG", self.plane.kubeconfig());
+        command.args(args).stdin(Stdio::null()).env("KUBECONFIG", &self.kubeconfig);
         command.args(["--state-dir", self.dir.join("state").as_str()]).output().unwrap()
     }
 

@@ -61,7 +61,8 @@ pub(in super::super) async fn drain(
         grace_period_seconds,
         stall: Duration::from_secs(stall_seconds),
         requests: tokio::sync::Semaphore::new(AT_ONCE),
-        deadline: timeout_seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds)),
+        deadline: timeout_seconds
+            .and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds))),
         done: AtomicU64::new(0),
         total: leaving.len() as u64,
     };
