@@ -231,7 +231,10 @@ impl Cluster {
     pub fn members(&self, name: &str) -> Result<Vec<String>> {
         let listed = self.etcdctl(name, &["member", "list", "-w", "json"])?;
         let members = listed.get("members").and_then(Value::as_array).context("no members")?;
-        Ok(members.iter().map(|one| one["name"].as_str().unwrap_or_default().to_owned()).collect())
+        Ok(members
+            .iter()
+            .map(|one| one.get("name").and_then(Value::as_str).unwrap_or_default().to_owned())
+            .collect())
     }
 
     /// What stock etcdctl on a host answers, JSON.

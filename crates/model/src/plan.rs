@@ -111,7 +111,7 @@ pub struct Plan {
     pub inventory_digest: String,
     /// The cluster it works on through its API; none = it works on hosts. A plan through the API stops where a step
     /// fails, and is then finished or taken back by a person: what has moved meanwhile is not undone by itself.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<ClusterRef>,
     /// Hosts it works on, as the user names them.
     pub hosts: Vec<HostId>,

@@ -63,7 +63,7 @@ pub struct RunReport {
     /// The run.
     pub run_id: RunId,
     /// The cluster it worked on through its API, if it did.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<ClusterRef>,
     /// How it ended.
     pub outcome: Outcome,
