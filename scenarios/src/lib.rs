@@ -224,31 +224,46 @@ impl Cluster {
         verified(&called)
     }
 
+    /// Names of etcd's members, as stock etcdctl on that host lists them.
+    ///
+    /// # Errors
+    /// When the member there does not answer.
+    pub fn members(&self, name: &str) -> Result<Vec<String>> {
+        let listed = self.etcdctl(name, &["member", "list", "-w", "json"])?;
+        let members = listed.get("members").and_then(Value::as_array).context("no members")?;
+        Ok(members
+            .iter()
+            .map(|one| one.get("name").and_then(Value::as_str).unwrap_or_default().to_owned())
+            .collect())
+    }
+
+    /// What stock etcdctl on a host answers, JSON.
+    fn etcdctl(&self, name: &str, words: &[&str]) -> Result<Value> {
+        let pki = "/etc/kubernetes/pki/etcd";
+        let host = self.set.host(name)?;
+        host.push(&testbed::components::etcd_line("3.6")?.etcdctl, "/usr/local/bin/etcdctl")?;
+        let mut line = vec![
+            "/usr/local/bin/etcdctl".to_owned(),
+            "--endpoints=https://127.0.0.1:2379".to_owned(),
+            format!("--cacert={pki}/ca.crt"),
+            format!("--cert={pki}/healthcheck-client.crt"),
+            format!("--key={pki}/healthcheck-client.key"),
+        ];
+        line.extend(words.iter().map(|word| (*word).to_owned()));
+        let line: Vec<&str> = line.iter().map(String::as_str).collect();
+        Ok(serde_json::from_str(&host.exec_ok(&line)?)?)
+    }
+
     /// Live keys and revision of each member, as stock etcdctl on its host tells it.
     ///
     /// # Errors
     /// When a member does not answer.
     pub fn hash_kv(&self, hosts: &[&str]) -> Result<Vec<Value>> {
-        let etcdctl = testbed::components::etcd_line("3.6")?.etcdctl;
-        let pki = "/etc/kubernetes/pki/etcd";
         hosts
             .iter()
             .map(|name| {
-                let host = self.set.host(name)?;
-                host.push(&etcdctl, "/usr/local/bin/etcdctl")?;
-                let text = host.exec_ok(&[
-                    "/usr/local/bin/etcdctl",
-                    "--endpoints=https://127.0.0.1:2379",
-                    &format!("--cacert={pki}/ca.crt"),
-                    &format!("--cert={pki}/healthcheck-client.crt"),
-                    &format!("--key={pki}/healthcheck-client.key"),
-                    "endpoint",
-                    "hashkv",
-                    "-w",
-                    "json",
-                ])?;
-                let value: Value = serde_json::from_str(&text)?;
-                value.pointer("/0/HashKV").cloned().with_context(|| format!("no HashKV in {text}"))
+                let value = self.etcdctl(name, &["endpoint", "hashkv", "-w", "json"])?;
+                value.pointer("/0/HashKV").cloned().with_context(|| format!("no HashKV in {value}"))
             })
             .collect()
     }

@@ -78,6 +78,10 @@ pub(crate) enum Verb {
     Snapshot(Snapshot),
     /// Take, list, verify and prune backups in a vault.
     Backup(crate::commands::backup::Backup),
+    /// List, drain, fence and remove nodes.
+    Node(crate::commands::node::Node),
+    /// Find what will not go away (pods, namespaces, CRDs, volumes, webhooks, APIServices), and let it go safely.
+    Unstick(crate::commands::unstick::Unstick),
     /// Protect a cluster continuously: every change into a vault within seconds, and full backups on a schedule.
     Agent(Agent),
     /// Look at every certificate of the hosts, and make certificates anew.
@@ -127,6 +131,10 @@ pub(crate) enum Kind {
     BackupPrune,
     /// What `backup find` prints.
     BackupFind,
+    /// What `node list` prints.
+    NodeList,
+    /// What `unstick` prints.
+    StuckReport,
     /// The configuration file of `agent`.
     AgentConfig,
     /// What `certs check` prints.

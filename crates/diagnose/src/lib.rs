@@ -2,7 +2,8 @@
 //!
 //! Rules by layer, lowest first: [`host`], [`certificates`], [`runtime`], [`kubelet`], [`etcd`] (the verdicts recovery is planned by),
 //! [`control_plane`], [`api`], [`leases`], [`nodes`]. Each adds check lines and findings to a [`report::Report`];
-//! [`causes`] then marks what follows from what. Codes, titles and remedies stand in [`codes`] alone.
+//! [`causes`] then marks what follows from what. What is judged through the API alone stands apart: [`fleet`] (all
+//! nodes) and [`stuck`] (objects that will not go away). Codes, titles and remedies stand in [`codes`] alone.
 //!
 //! Three principles. A finding quotes what was read and where. What could not be read is an unknown check line, never a
 //! finding. A log line is evidence for a fact, not a verdict where a fact says otherwise.
@@ -13,6 +14,7 @@ pub mod certificates;
 pub mod codes;
 mod control_plane;
 mod etcd;
+pub mod fleet;
 mod host;
 mod kubelet;
 mod leases;
@@ -22,6 +24,7 @@ mod nodes;
 mod report;
 mod runtime;
 mod since;
+pub mod stuck;
 
 use rekindle_model::diagnosis::Diagnosis;
 use rekindle_model::inventory::Inventory;

@@ -47,7 +47,7 @@ fn the_table_is_consistent() {
             Layer::Kubelet => 'K',
             Layer::ControlPlane | Layer::Leases => 'C',
             Layer::Etcd => 'E',
-            Layer::ApiServer | Layer::Vip => 'A',
+            Layer::ApiServer | Layer::Vip | Layer::Objects => 'A',
             Layer::Nodes => 'N',
         };
         assert_eq!(entry.code.chars().nth(3), Some(letter), "{}", entry.code);

@@ -40,6 +40,8 @@ pub enum Layer {
     Leases,
     /// Nodes.
     Nodes,
+    /// Objects of the API that will not go away, or keep others from working.
+    Objects,
 }
 
 impl Layer {
@@ -56,6 +58,7 @@ impl Layer {
             Self::Vip => "control-plane endpoint",
             Self::Leases => "leader leases",
             Self::Nodes => "nodes",
+            Self::Objects => "api objects",
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod fixtures;
 pub mod host;
 pub mod ids;
 pub mod inventory;
+pub mod kube;
 pub mod plan;
 pub mod redacted;
 pub mod report;

@@ -2,6 +2,7 @@
 
 use crate::HostPath;
 use crate::finding::Finding;
+use crate::kube::ClusterRef;
 use crate::source::SourceCandidate;
 use crate::step::{Reversibility, Step};
 use crate::{HostId, RunId, Seen};
@@ -54,6 +55,8 @@ pub enum Phase {
     Ready,
     /// Proving.
     Verify,
+    /// Changing objects through the API.
+    Change,
 }
 
 /// One planned step.
@@ -103,8 +106,13 @@ pub struct Plan {
     pub run_id: RunId,
     /// When it was made, milliseconds since the Unix epoch.
     pub made_ms: i64,
-    /// `Inventory::decision_digest` of what it was made from.
+    /// `Inventory::decision_digest` of what it was made from; empty for a plan through the API, whose steps name each
+    /// object by its UID instead.
     pub inventory_digest: String,
+    /// The cluster it works on through its API; none = it works on hosts. A plan through the API stops where a step
+    /// fails, and is then finished or taken back by a person: what has moved meanwhile is not undone by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterRef>,
     /// Hosts it works on, as the user names them.
     pub hosts: Vec<HostId>,
     /// Hosts attested lost when it was made.

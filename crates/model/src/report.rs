@@ -3,6 +3,7 @@
 use crate::HostPath;
 use crate::event::{Event, Outcome};
 use crate::finding::{CheckLine, Finding};
+use crate::kube::ClusterRef;
 use crate::plan::{Cost, Phase};
 use crate::{RunId, Seen};
 use schemars::JsonSchema;
@@ -61,6 +62,9 @@ pub struct RunReport {
     pub kind: String,
     /// The run.
     pub run_id: RunId,
+    /// The cluster it worked on through its API, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterRef>,
     /// How it ended.
     pub outcome: Outcome,
     /// What was wrong.

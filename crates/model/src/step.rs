@@ -8,6 +8,8 @@ use crate::HostPath;
 use crate::certificate::{Renewal, ServedCertificate};
 use crate::etcd::{EtcdEndpoint, EtcdMember};
 use crate::host::Component;
+use crate::kube::nodes::{DrainMethod, DrainPod};
+use crate::kube::{Change, ObjectRef};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -274,5 +276,75 @@ pub enum Step {
     DeleteNode {
         /// Name.
         name: String,
+    },
+    /// Change an object through the API; it is saved first. Undo: the inverse of what was not so before; an object that
+    /// was let go by it (its last finalizer) is made again from what was saved.
+    ChangeObject {
+        /// The object.
+        object: ObjectRef,
+        /// The changes, in order.
+        changes: Vec<Change>,
+    },
+    /// Delete an object through the API; it is saved first.
+    DeleteObject {
+        /// The object; another one of the same name is not touched.
+        object: ObjectRef,
+        /// Grace period in seconds; none = the object's own. 0 removes a pod without waiting for its kubelet.
+        grace_period_seconds: Option<u64>,
+        /// Whether undo makes it again from what was saved.
+        put_back: bool,
+    },
+    /// Wait until an object that is being deleted is gone; it is saved first.
+    WaitGone {
+        /// The object.
+        object: ObjectRef,
+        /// Longest wait in seconds.
+        timeout_seconds: u64,
+        /// Whether undo makes it again from what was saved.
+        put_back: bool,
+    },
+    /// Wait until a condition of an object has a status.
+    WaitCondition {
+        /// The object.
+        object: ObjectRef,
+        /// Type of the condition: `Available`.
+        condition: String,
+        /// Wanted status: `True`.
+        status: String,
+        /// Longest wait in seconds.
+        timeout_seconds: u64,
+    },
+    /// Make pods leave their nodes. Done only when each of them is gone; stops with the reason for each one that is not.
+    Drain {
+        /// The pods, each with what becomes of it; those that stay are only told.
+        pods: Vec<DrainPod>,
+        /// Eviction or deletion.
+        method: DrainMethod,
+        /// Grace period in seconds for all; none = each pod's own.
+        grace_period_seconds: Option<u64>,
+        /// Longest time in seconds for all of it; none = as long as something moves.
+        timeout_seconds: Option<u64>,
+        /// A pod is given up when for so many seconds neither it nor its budget has moved.
+        stall_seconds: u64,
+    },
+    /// Prove that a node's host is off: a command of the operator's that must succeed, run on the machine Rekindle runs on.
+    Fence {
+        /// The node.
+        node: ObjectRef,
+        /// Program and arguments; `{node}` stands for the node's name.
+        command: Vec<String>,
+    },
+    /// Wait until a node that is off holds nothing any more: no pod of it is left that does not tolerate the
+    /// out-of-service taint, and no volume is attached to it.
+    WaitNodeEmpty {
+        /// The node.
+        node: ObjectRef,
+        /// Longest wait in seconds.
+        timeout_seconds: u64,
+    },
+    /// Prove that no object of any served type is left in a namespace that is gone.
+    ProveNothingLeft {
+        /// The namespace.
+        namespace: String,
     },
 }

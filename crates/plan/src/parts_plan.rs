@@ -28,6 +28,7 @@ pub(crate) fn assemble(context: &Context<'_>, parts: Parts) -> Plan {
         run_id: context.goal.run_id.clone(),
         made_ms: context.now_ms,
         inventory_digest: context.inventory.decision_digest(),
+        cluster: None,
         hosts: parts.hosts,
         lost_hosts: context.inventory.lost_hosts.clone(),
         findings: context.diagnosis.findings.clone(),

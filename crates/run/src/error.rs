@@ -6,7 +6,7 @@ use crate::journal::JournalError;
 use camino::Utf8PathBuf;
 use rekindle_model::event::Outcome;
 use rekindle_model::{HostId, RunId};
-use rekindle_world::HostError;
+use rekindle_world::{ClusterError, HostError};
 
 /// Why a run was not begun, taken up or carried on.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +25,21 @@ pub enum RunError {
     /// Another run works on a host of the plan.
     #[error("another run is at work on a host of this plan")]
     Claimed(#[source] HostError),
+    /// The cluster of a plan through the API can't be asked.
+    #[error("the cluster can't be asked")]
+    Cluster(#[from] ClusterError),
+    /// The kubeconfig leads to another cluster than the plan was made for.
+    #[error(
+        "{server} is another cluster than the plan was made for: its kube-system namespace has UID {uid}, not {wanted}"
+    )]
+    OtherCluster {
+        /// URL of the API server.
+        server: String,
+        /// UID found.
+        uid: String,
+        /// UID in the plan.
+        wanted: String,
+    },
     /// The journal can't be trusted or written.
     #[error("the journal of the run can't be used")]
     Journal(#[from] JournalError),
@@ -127,6 +142,19 @@ pub enum StepError {
     /// A host did not do what was asked.
     #[error("the host did not do it")]
     Host(#[from] HostError),
+    /// The API server did not do what was asked.
+    #[error("the API server did not do it")]
+    Kube(#[from] ClusterError),
+    /// Pods did not leave their nodes.
+    #[error("{left} of {of} pods are left: {told}")]
+    PodsLeft {
+        /// How many.
+        left: usize,
+        /// Of how many.
+        of: usize,
+        /// Each with the reason.
+        told: String,
+    },
     /// The world is not as the plan saw it: make a new plan.
     #[error("{0}; the world is not as the plan saw it, make a new plan")]
     Moved(String),

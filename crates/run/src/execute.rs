@@ -11,8 +11,8 @@ use camino::Utf8Path;
 use rekindle_model::event::{Outcome, What};
 use rekindle_model::plan::{Phase, Plan};
 use rekindle_model::report::RunReport;
-use rekindle_world::World;
 use rekindle_world::host::HostErrorKind;
+use rekindle_world::{Cluster, ClusterOptions, World};
 use std::collections::BTreeMap;
 
 /// How a run is carried out.
@@ -56,13 +56,28 @@ pub async fn execute_with(
     if dir.join(crate::journal::FILE_NAME).exists() {
         return Err(RunError::Exists { run: plan.run_id.clone(), dir });
     }
+    let cluster = cluster(plan).await?;
     claim_hosts(plan, world).await?;
     private_dir(&dir)?;
     folder::write_json(&dir.join(folder::PLAN), "plan", plan)?;
-    let executor = Executor::new(plan, world, dir.clone(), sink, hooks, Journal::create(&dir)?)?;
+    let executor = Executor::new(plan, world, cluster, dir.clone(), sink, hooks, Journal::create(&dir)?)?;
     executor.journal_before(&options.before)?;
     executor.emit(What::RunStarted { run_id: plan.run_id.clone(), resumed: false })?;
     executor.go_on().await
+}
+
+/// Connects to the cluster of a plan through the API, which must be the one it was made for.
+async fn cluster(plan: &Plan) -> Result<Option<Cluster>, RunError> {
+    let Some(wanted) = &plan.cluster else { return Ok(None) };
+    let kubeconfig = wanted.kubeconfig.clone().map(|path| path.0);
+    let options = ClusterOptions { kubeconfig, context: wanted.context.clone() };
+    let cluster = Cluster::connect(&options).await?;
+    let uid = cluster.uid().await?;
+    if uid != wanted.kube_system_uid {
+        let server = cluster.server().to_owned();
+        return Err(RunError::OtherCluster { server, uid, wanted: wanted.kube_system_uid.clone() });
+    }
+    Ok(Some(cluster))
 }
 
 /// Claims every host of the plan. One that does not answer says so at its first step.
@@ -133,8 +148,9 @@ async fn take_up(
 ) -> Result<RunReport, RunError> {
     let plan: Plan = folder::read_json(&dir.join(folder::PLAN), "plan")?;
     let _turn = Turn::take(state_dir, &plan.run_id)?;
+    let cluster = cluster(&plan).await?;
     claim_hosts(&plan, world).await?;
-    let executor = Executor::new(&plan, world, dir.to_owned(), sink, hooks, Journal::open(dir)?)?;
+    let executor = Executor::new(&plan, world, cluster, dir.to_owned(), sink, hooks, Journal::open(dir)?)?;
     let (ended, undoing, no_return) = {
         let shared = executor.shared();
         (shared.state.ended, shared.state.undoing, shared.state.past_no_return(&plan))

@@ -19,7 +19,7 @@ use rekindle_model::HostId;
 use rekindle_model::event::{Event, Outcome, Outputs, What};
 use rekindle_model::plan::{Phase, Plan, PlannedStep};
 use rekindle_model::report::RunReport;
-use rekindle_world::{Host, World};
+use rekindle_world::{Cluster, Host, World};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,6 +35,7 @@ pub(crate) struct Shared {
 pub(crate) struct Executor<'a> {
     plan: &'a Plan,
     world: &'a World,
+    cluster: Option<Cluster>,
     dir: Utf8PathBuf,
     sink: &'a Sink,
     hooks: &'a Hooks,
@@ -50,6 +51,7 @@ impl<'a> Executor<'a> {
     pub(crate) fn new(
         plan: &'a Plan,
         world: &'a World,
+        cluster: Option<Cluster>,
         dir: Utf8PathBuf,
         sink: &'a Sink,
         hooks: &'a Hooks,
@@ -63,6 +65,7 @@ impl<'a> Executor<'a> {
         let this = Self {
             plan,
             world,
+            cluster,
             dir,
             sink,
             hooks,
@@ -122,7 +125,7 @@ impl<'a> Executor<'a> {
         Ok(())
     }
 
-    /// Forward to the end; back when it fails before the point of no return.
+    /// Forward to the end; back when it fails before the point of no return (a plan through the API stops: see `Plan`).
     pub(crate) async fn go_on(&self) -> Result<RunReport, RunError> {
         let _listening = self.interrupt.listen();
         self.forward().await?;
@@ -131,7 +134,8 @@ impl<'a> Executor<'a> {
             let outcome = if partial { Outcome::Partial } else { Outcome::Verified };
             return self.end(outcome);
         }
-        if self.shared().state.past_no_return(self.plan).is_some() {
+        let stops = self.plan.cluster.is_some();
+        if stops || self.shared().state.past_no_return(self.plan).is_some() {
             return self.end(Outcome::Failed);
         }
         self.interrupt.clear();
@@ -194,6 +198,8 @@ impl<'a> Executor<'a> {
             outputs: done.map(|(number, state)| (*number, state.outputs.clone())).collect(),
             sink: self.sink,
             interrupt: &self.interrupt,
+            dir: &self.dir,
+            cluster: self.cluster.as_ref(),
         })
     }
 

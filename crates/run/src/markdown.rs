@@ -2,15 +2,19 @@
 
 use crate::error::outcome_word;
 use rekindle_model::Seen;
-use rekindle_model::event::What;
+use rekindle_model::event::{Outcome, What};
 use rekindle_model::report::{Rto, RunReport};
 use std::fmt::Write;
 
 /// Renders a report.
 pub fn markdown(report: &RunReport) -> String {
     let mut text = String::new();
-    let _ =
-        writeln!(text, "# Run {}: {}\n\n{}\n", report.run_id, outcome_word(report.outcome), report.summary);
+    let ended = match (report.outcome, &report.cluster) {
+        (Outcome::Verified, Some(_)) => "done and verified",
+        (Outcome::Partial, Some(_)) => "done in part",
+        (outcome, _) => outcome_word(outcome),
+    };
+    let _ = writeln!(text, "# Run {}: {ended}\n\n{}\n", report.run_id, report.summary);
     if !report.findings.is_empty() {
         let _ = writeln!(text, "## What was wrong\n");
         for finding in &report.findings {
@@ -19,7 +23,13 @@ pub fn markdown(report: &RunReport) -> String {
         }
         text.push('\n');
     }
-    recovery_time(&mut text, &report.rto);
+    match &report.cluster {
+        Some(cluster) => {
+            let took = report.rto.run_to_verified_ms.map(|ms| format!("; took {}", seconds(ms)));
+            let _ = writeln!(text, "Cluster: {}{}\n", cluster.server, took.unwrap_or_default());
+        }
+        None => recovery_time(&mut text, &report.rto),
+    }
     recovery_point(&mut text, report);
     if !report.verifications.is_empty() {
         let _ = writeln!(text, "## Verified\n\n| | what | figures |\n|---|---|---|");

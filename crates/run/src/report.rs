@@ -25,6 +25,7 @@ pub fn of(plan: &Plan, run_dir: &Utf8Path, state: &RunState, records: &[Record])
         api_version: API_VERSION.into(),
         kind: "RunReport".into(),
         run_id: plan.run_id.clone(),
+        cluster: plan.cluster.clone(),
         outcome,
         findings: plan.findings.clone(),
         summary: plan.summary.clone(),
@@ -201,6 +202,19 @@ fn claim(step: &PlannedStep, restores: bool) -> Option<String> {
         Step::ProveCertificates { .. } => {
             format!("files and ports of {host} hold the new certificates, with their keys and authorities")
         }
+        step => return kube_claim(step),
+    })
+}
+
+/// What a step through the API proves.
+fn kube_claim(step: &Step) -> Option<String> {
+    Some(match step {
+        Step::Drain { .. } => "every pod that was to leave its node is gone".into(),
+        Step::WaitGone { object, .. } => format!("{object} is gone"),
+        Step::WaitCondition { object, condition, status, .. } => format!("{object} is {condition}={status}"),
+        Step::Fence { node, .. } => format!("the host of {node} is off"),
+        Step::WaitNodeEmpty { node, .. } => format!("no pod and no volume is left on {node}"),
+        Step::ProveNothingLeft { namespace } => format!("nothing is left in namespace {namespace}"),
         _ => return None,
     })
 }
@@ -245,6 +259,8 @@ fn figures(step: &PlannedStep, o: &Outputs) -> String {
             let end = end.map(|end| format!(", the first ends {end}")).unwrap_or_default();
             format!("{} certificates, {} ports{end}", text(o, "certificates"), text(o, "ports"))
         }
+        Step::Drain { .. } => format!("{} pods", text(o, "gone")),
+        Step::ProveNothingLeft { .. } => format!("{} types looked at", text(o, "types")),
         _ => String::new(),
     }
 }

@@ -5,11 +5,15 @@
 
 use crate::tls;
 use camino::{Utf8Path, Utf8PathBuf};
-use http::{Method, Request, header};
+use futures::{Stream, StreamExt as _};
+pub use http::Method;
+use http::{Request, header};
 use http_body_util::{BodyExt as _, Limited};
 use kube::client::Body;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
+use kube::core::WatchEvent;
 use rekindle_model::seen::chain;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::time::Duration;
 
@@ -17,6 +21,8 @@ use std::time::Duration;
 const MAX_BODY_BYTES: usize = 1 << 30;
 /// Longest wait for a whole answer, unless [`Cluster::with_timeout`] says another.
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// Objects asked for in one page of a list.
+const PAGE: usize = 500;
 /// Where kubeadm leaves the administrator's kubeconfig.
 const KUBEADM_ADMIN: &str = "/etc/kubernetes/admin.conf";
 
@@ -117,6 +123,15 @@ impl Sent<'_> {
     }
 }
 
+/// What a watch tells.
+#[derive(Clone, Debug)]
+pub enum Watched<T> {
+    /// The object is there, new or changed.
+    There(T),
+    /// The object is gone; this is how it was last.
+    Gone(T),
+}
+
 /// A connected API server. Cloning shares the connections.
 #[derive(Clone)]
 pub struct Cluster {
@@ -169,6 +184,49 @@ impl Cluster {
             Err(error) if error.status() == Some(404) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// All items of a list, page by page.
+    ///
+    /// # Errors
+    /// As [`Cluster::send`]; a type that is not served is `Refused` with 404.
+    pub async fn list(&self, path: &str) -> Result<Vec<Value>, ClusterError> {
+        self.list_where(path, |_| true).await
+    }
+
+    /// The items of a list that are wanted; the others are let go page by page.
+    ///
+    /// # Errors
+    /// As [`Cluster::list`].
+    pub async fn list_where(
+        &self,
+        path: &str,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Result<Vec<Value>, ClusterError> {
+        let mut items = Vec::new();
+        let mut next = String::new();
+        let joint = if path.contains('?') { '&' } else { '?' };
+        loop {
+            let page = format!("{path}{joint}limit={PAGE}{next}");
+            let mut page = self.send(&Method::GET, &page, Sent::Nothing).await?;
+            if let Some(Value::Array(found)) = page.get_mut("items").map(Value::take) {
+                items.extend(found.into_iter().filter(&wanted));
+            }
+            match page.pointer("/metadata/continue").and_then(Value::as_str) {
+                Some(token) if !token.is_empty() => next = format!("&continue={}", query(token)),
+                _ => return Ok(items),
+            }
+        }
+    }
+
+    /// UID of the `kube-system` namespace: what tells one cluster from another.
+    ///
+    /// # Errors
+    /// As [`Cluster::send`].
+    pub async fn uid(&self) -> Result<String, ClusterError> {
+        let namespace = self.send(&Method::GET, "/api/v1/namespaces/kube-system", Sent::Nothing).await?;
+        let uid = namespace.pointer("/metadata/uid").and_then(Value::as_str);
+        Ok(uid.unwrap_or_default().to_owned())
     }
 
     /// One request; the answered object.
@@ -229,6 +287,50 @@ impl Cluster {
         let (status, body) = tokio::time::timeout(self.timeout, exchanged).await.map_err(|_| late())??;
         if status < 300 { Ok(body) } else { Err(refused(what, status, &body)) }
     }
+
+    /// Follows a watch such as `/api/v1/pods?watch=1&resourceVersion=7` until it ends; `T` may take a few fields only.
+    ///
+    /// # Errors
+    /// `Unreachable` and `Refused` (410: the version is too old, list anew), also as items of the stream.
+    pub async fn watch<T>(
+        &self,
+        path: &str,
+    ) -> Result<impl Stream<Item = Result<Watched<T>, ClusterError>> + use<T>, ClusterError>
+    where
+        T: Clone + DeserializeOwned,
+    {
+        let what = format!("GET {}{path}", self.server);
+        let unreachable = move |why: String| ClusterError::Unreachable { what: what.clone(), why };
+        let request = Request::get(path).body(Vec::new());
+        let request = request.map_err(|e| unreachable(format!("not a request: {e}")))?;
+        let events = self.client.request_events::<T>(request).await.map_err(|e| unreachable(chain(&e)))?;
+        Ok(events.filter_map(move |event: Result<WatchEvent<T>, kube::Error>| {
+            let told = match event {
+                Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
+                    Some(Ok(Watched::There(object)))
+                }
+                Ok(WatchEvent::Deleted(object)) => Some(Ok(Watched::Gone(object))),
+                Ok(WatchEvent::Bookmark(_)) => None,
+                Ok(WatchEvent::Error(status)) => Some(Err(unreachable(status.message.clone()))),
+                Err(error) => Some(Err(unreachable(chain(&error)))),
+            };
+            std::future::ready(told)
+        }))
+    }
+}
+
+/// Text as it may stand in a query.
+#[must_use]
+pub fn query(text: &str) -> String {
+    let mut query = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            query.push(char::from(byte));
+        } else {
+            query.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    query
 }
 
 /// What a Status says; a body that is none is quoted by its start.

@@ -8,10 +8,12 @@ mod aside;
 mod base64_bytes;
 mod ca;
 pub mod cluster;
+pub mod discovery;
 pub mod etcd_client;
 pub mod fault;
 pub mod host;
 pub mod local;
+pub mod objects;
 pub mod observe;
 pub mod provider;
 #[cfg(feature = "sim")]

@@ -1,7 +1,7 @@
 //! `rekindle apply FILE`: carries out a plan made earlier, if the cluster is still as the plan saw it.
 
 use super::check::options;
-use super::plan::Made;
+use super::plan::{Made, show};
 use super::recover::{carry_out, turn};
 use crate::args::Apply;
 use crate::connect;
@@ -13,6 +13,8 @@ use camino::Utf8PathBuf;
 use rekindle_model::plan::{Plan, PlanOutcome};
 use rekindle_model::source::{SourceKind, VaultPoint};
 use rekindle_model::{API_VERSION, HostPath};
+use rekindle_run::Turn;
+use rekindle_world::World;
 use rekindle_world::observe::observe;
 
 pub(super) fn run(args: &Apply, output: &Output) -> Result<Exit, Failure> {
@@ -28,6 +30,10 @@ pub(super) fn run(args: &Apply, output: &Output) -> Result<Exit, Failure> {
     let mut observing = options(&args.hosts, snapshot_folder(&plan).as_ref(), None);
     observing.point = vault_point(&plan);
     observing.lost.extend(plan.lost_hosts.iter().cloned());
+    if plan.cluster.is_some() {
+        // its steps name each object by UID, and the run refuses another cluster
+        return through_api(&runtime, &world, plan, turn, began_ms, args, output);
+    }
     let inventory = runtime.block_on(observe(&world, &observing));
     if inventory.decision_digest() != plan.inventory_digest {
         return Err(Failure::refused(format!("the cluster is not as plan {} saw it", plan.run_id))
@@ -46,6 +52,21 @@ pub(super) fn run(args: &Apply, output: &Output) -> Result<Exit, Failure> {
     let outcome = PlanOutcome::Plan(Box::new(plan.clone()));
     let made = Made { outcome, began_ms, diagnosed_ms };
     carry_out(&runtime, &world, &plan, &made, turn, &args.consent, output)
+}
+
+fn through_api(
+    runtime: &tokio::runtime::Runtime,
+    world: &World,
+    plan: Plan,
+    turn: Option<Turn>,
+    began_ms: i64,
+    args: &Apply,
+    output: &Output,
+) -> Result<Exit, Failure> {
+    let outcome = PlanOutcome::Plan(Box::new(plan.clone()));
+    let Some(turn) = turn else { return show(&outcome, output) };
+    let made = Made { outcome, began_ms, diagnosed_ms: began_ms };
+    carry_out(runtime, world, &plan, &made, turn, &args.consent, output)
 }
 
 fn read(args: &Apply) -> Result<Plan, Failure> {

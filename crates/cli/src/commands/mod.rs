@@ -1,18 +1,21 @@
 //! One file a verb. Each takes its arguments, calls the libraries, renders, and says the exit code.
 
 mod agent;
+mod api;
 mod apply;
 pub(crate) mod backup;
 pub(crate) mod certs;
 mod check;
 pub(crate) mod from;
 mod misc;
+pub(crate) mod node;
 mod plan;
 mod recover;
 pub(crate) mod reset;
 pub(crate) mod resources;
 mod runs;
 mod snapshot;
+pub(crate) mod unstick;
 
 use crate::args::{Args, Verb};
 use crate::exit::Exit;
@@ -29,6 +32,8 @@ pub(crate) fn run(args: Args, output: &Output) -> Result<Exit, Failure> {
         Verb::Runs(args) => runs::run(&args, output),
         Verb::Snapshot(args) => snapshot::run(args, output),
         Verb::Backup(args) => backup::run(args, output),
+        Verb::Node(args) => node::run(args, output),
+        Verb::Unstick(args) => unstick::run(&args, output),
         Verb::Agent(args) => agent::run(&args, output),
         Verb::Certs(args) => certs::run(&args, output),
         Verb::Reset(args) => reset::run(&args, output),

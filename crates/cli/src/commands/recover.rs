@@ -96,6 +96,8 @@ pub(super) fn finish(report: &RunReport, output: &Output) -> Result<Exit, Failur
     Ok(match report.outcome {
         Outcome::Verified => Exit::Ok,
         Outcome::Partial | Outcome::Stuck => Exit::Partial,
+        // a plan through the API stops where it is: what was done stays done
+        Outcome::Failed if report.cluster.is_some() => Exit::Partial,
         Outcome::Undone | Outcome::Failed => Exit::Error,
     })
 }

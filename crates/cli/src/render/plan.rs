@@ -11,8 +11,10 @@ use std::fmt::Write;
 /// The plan as text.
 pub(crate) fn plan(plan: &Plan) -> String {
     let mut text = String::new();
-    let _ = writeln!(text, "What is wrong\n-------------");
-    roots(&mut text, &plan.findings);
+    if plan.cluster.is_none() || !plan.findings.is_empty() {
+        let _ = writeln!(text, "What is wrong\n-------------");
+        roots(&mut text, &plan.findings);
+    }
     let _ = writeln!(text, "What will be done\n-----------------\n{}\n", plan.summary);
     candidates(&mut text, &plan.candidates);
     let _ = writeln!(text, "Steps");
@@ -31,8 +33,11 @@ pub(crate) fn plan(plan: &Plan) -> String {
             Reversibility::Final => "final",
         };
         let _ = writeln!(text, "  {:>3}  {host}: {} [{mark}]", step.number, step.summary);
+        super::drain::pods(&mut text, &step.step);
     }
-    cost(&mut text, plan);
+    if plan.cluster.is_none() {
+        cost(&mut text, plan);
+    }
     let _ = writeln!(text, "\nHow to go back\n--------------\n{}", plan.how_to_go_back);
     for warning in &plan.warnings {
         let _ = writeln!(text, "\n‼ {warning}");

@@ -8,7 +8,7 @@ use rekindle_model::event::{Event, Outputs, What};
 use rekindle_model::plan::{Plan, PlannedStep};
 use rekindle_model::step::Step;
 use rekindle_model::{HostId, HostPath};
-use rekindle_world::{Host, HostError, Progress};
+use rekindle_world::{Cluster, Host, HostError, Progress};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,6 +34,10 @@ pub(crate) struct Ctx<'a> {
     pub(crate) outputs: BTreeMap<u32, Outputs>,
     pub(crate) sink: &'a Sink,
     pub(crate) interrupt: &'a Interrupt,
+    /// The run's folder.
+    pub(crate) dir: &'a Utf8Path,
+    /// The cluster the plan works on through its API, if it does.
+    pub(crate) cluster: Option<&'a Cluster>,
 }
 
 /// One look of a wait.

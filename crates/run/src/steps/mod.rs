@@ -9,6 +9,7 @@ mod certificates;
 mod context;
 mod etcd;
 mod files;
+mod kube;
 mod kubeadm;
 mod leases;
 mod members;
@@ -37,6 +38,10 @@ pub(crate) async fn prepare(ctx: &Ctx<'_>) -> Result<Outputs, StepError> {
         }
         Step::StopUnit { unit, .. } => services::before_stop(ctx, unit).await,
         Step::StartUnit { unit, .. } => services::before_start(ctx, unit).await,
+        Step::ChangeObject { object, changes } => kube::change::before_change(ctx, object, changes).await,
+        Step::DeleteObject { object, .. } | Step::WaitGone { object, .. } => {
+            kube::change::before_delete(ctx, object).await
+        }
         _ => Ok(Outputs::new()),
     }
 }
@@ -86,6 +91,33 @@ pub(crate) async fn apply(ctx: &Ctx<'_>) -> Result<Outputs, StepError> {
         Step::ProveCertificates { pki_dir, renewals, served } => {
             certificates::prove(ctx, pki_dir, renewals, served).await
         }
+        step => apply_kube(ctx, step).await,
+    }
+}
+
+/// Steps through the Kubernetes API.
+async fn apply_kube(ctx: &Ctx<'_>, step: &Step) -> Result<Outputs, StepError> {
+    match step {
+        Step::ChangeObject { object, changes } => kube::change::change(ctx, object, changes).await,
+        Step::DeleteObject { object, grace_period_seconds, .. } => {
+            kube::change::delete(ctx, object, *grace_period_seconds).await
+        }
+        Step::WaitGone { object, timeout_seconds, .. } => {
+            kube::change::wait_gone(ctx, object, *timeout_seconds).await
+        }
+        Step::WaitCondition { object, condition, status, timeout_seconds } => {
+            kube::change::wait_condition(ctx, object, condition, status, *timeout_seconds).await
+        }
+        Step::Drain { pods, method, grace_period_seconds, timeout_seconds, stall_seconds } => {
+            kube::drain::drain(ctx, pods, *method, *grace_period_seconds, *timeout_seconds, *stall_seconds)
+                .await
+        }
+        Step::Fence { node, command } => kube::fence::fence(node, command).await,
+        Step::WaitNodeEmpty { node, timeout_seconds } => {
+            kube::fence::wait_empty(ctx, node, *timeout_seconds).await
+        }
+        Step::ProveNothingLeft { namespace } => kube::remains::prove(ctx, namespace).await,
+        _ => Err(StepError::Plan("a step that nobody carries out".into())),
     }
 }
 
@@ -109,8 +141,13 @@ pub(crate) async fn undo(ctx: &Ctx<'_>) -> Result<(), StepError> {
         Step::InstallCertificates { renewals, set_aside } => {
             certificates::undo_install(ctx, renewals, set_aside).await
         }
-        // Copies harm nobody and are kept; waiting and proving changes nothing; stopped containers (and
-        // removed pods) come back with their kubelet; API servers write their addresses and leader leases anew; a removed member held no data.
+        Step::ChangeObject { object, changes } => kube::change::undo_change(ctx, object, changes).await,
+        Step::DeleteObject { object, put_back: true, .. } | Step::WaitGone { object, put_back: true, .. } => {
+            kube::change::put_back(ctx, object).await
+        }
+        // Copies harm nobody and are kept; waiting and proving changes nothing; stopped containers (and removed pods)
+        // come back with their kubelet; API servers write their addresses and leader leases anew; a removed member held no data; pods that
+        // left run elsewhere.
         Step::SaveServed { .. }
         | Step::SaveOpenDb { .. }
         | Step::SaveStore { .. }
@@ -127,6 +164,13 @@ pub(crate) async fn undo(ctx: &Ctx<'_>) -> Result<(), StepError> {
         | Step::RemovePods {}
         | Step::DeleteNode { .. }
         | Step::SignCertificates { .. }
-        | Step::ProveCertificates { .. } => Ok(()),
+        | Step::ProveCertificates { .. }
+        | Step::DeleteObject { .. }
+        | Step::WaitGone { .. }
+        | Step::WaitCondition { .. }
+        | Step::Drain { .. }
+        | Step::Fence { .. }
+        | Step::WaitNodeEmpty { .. }
+        | Step::ProveNothingLeft { .. } => Ok(()),
     }
 }

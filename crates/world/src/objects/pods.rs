@@ -1,0 +1,156 @@
+//! Pods, the controllers behind them, the budgets over them, and how much their emptyDir volumes hold.
+
+use super::{labels, list, number, object, text, texts, time_ms};
+use crate::cluster::{Cluster, ClusterError, Method, Sent, query};
+use futures::StreamExt as _;
+use rekindle_model::Seen;
+use rekindle_model::kube::nodes::{Budget, EmptyDir, Owner, Pod};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// Lists read side by side.
+const AT_ONCE: usize = 8;
+/// What a kubelet may take to count its volumes.
+const STATS_TIMEOUT: Duration = Duration::from_secs(5);
+/// Kubernetes' own default grace period in seconds.
+const GRACE_SECONDS: i64 = 30;
+
+/// The pods on these nodes that a label selector takes (none = all).
+///
+/// # Errors
+/// A list can't be read.
+pub async fn on(cluster: &Cluster, nodes: &[&str], selector: Option<&str>) -> Result<Vec<Pod>, ClusterError> {
+    let labels = selector.map(|selector| format!("&labelSelector={}", query(selector))).unwrap_or_default();
+    let labels = labels.as_str();
+    let lists = futures::stream::iter(nodes.iter().map(|node| async move {
+        cluster.list(&format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{node}{labels}")).await
+    }));
+    let lists: Vec<Result<Vec<Value>, ClusterError>> = lists.buffered(AT_ONCE).collect().await;
+    let mut pods = Vec::new();
+    for list in lists {
+        pods.extend(list?.iter().map(pod));
+    }
+    Ok(pods)
+}
+
+/// A pod of its JSON.
+pub(super) fn pod(value: &Value) -> Pod {
+    let ready = |one: &Value| text(one, "/type") == "Ready" && text(one, "/status") == "True";
+    let grace = value.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_i64);
+    let controller = list(value, "/metadata/ownerReferences")
+        .iter()
+        .find(|owner| owner.get("controller").and_then(Value::as_bool) == Some(true));
+    let volumes = list(value, "/spec/volumes").iter();
+    let unknown = || Seen::Unknown("not looked at".to_owned());
+    Pod {
+        object: object("/api/v1", "pods", "Pod", value),
+        node: text(value, "/spec/nodeName"),
+        phase: text(value, "/status/phase"),
+        ready: list(value, "/status/conditions").iter().any(ready),
+        deleted_ms: time_ms(value, "/metadata/deletionTimestamp"),
+        grace_seconds: u64::try_from(grace.unwrap_or(GRACE_SECONDS)).unwrap_or_default(),
+        mirror: value.pointer("/metadata/annotations/kubernetes.io~1config.mirror").is_some(),
+        controller: controller.map(|owner| Owner {
+            api_version: text(owner, "/apiVersion"),
+            kind: text(owner, "/kind"),
+            name: text(owner, "/name"),
+        }),
+        orphaned: false,
+        labels: labels(value, "/metadata/labels"),
+        empty_dirs: volumes
+            .clone()
+            .filter(|volume| volume.get("emptyDir").is_some_and(|dir| !dir.is_null()))
+            .map(|volume| EmptyDir { name: text(volume, "/name"), used_bytes: unknown() })
+            .collect(),
+        claims: volumes
+            .map(|volume| text(volume, "/persistentVolumeClaim/claimName"))
+            .filter(|claim| !claim.is_empty())
+            .collect(),
+        finalizers: texts(value, "/metadata/finalizers"),
+    }
+}
+
+/// Marks the pods whose DaemonSet does not exist any more: nothing keeps them where they are.
+///
+/// # Errors
+/// A DaemonSet can't be asked for.
+pub async fn mark_orphans(cluster: &Cluster, pods: &mut [Pod]) -> Result<(), ClusterError> {
+    let mut owners = BTreeMap::new();
+    for pod in pods.iter() {
+        let Some(owner) = pod.controller.as_ref().filter(|owner| owner.kind == "DaemonSet") else { continue };
+        let namespace = pod.object.namespace.clone().unwrap_or_default();
+        owners.entry((namespace, owner.name.clone())).or_insert(true);
+    }
+    for ((namespace, name), exists) in &mut owners {
+        let path = format!("/apis/apps/v1/namespaces/{namespace}/daemonsets/{name}");
+        *exists = cluster.get(&path).await?.is_some();
+    }
+    for pod in pods {
+        let Some(owner) = pod.controller.as_ref().filter(|owner| owner.kind == "DaemonSet") else { continue };
+        let key = (pod.object.namespace.clone().unwrap_or_default(), owner.name.clone());
+        pod.orphaned = owners.get(&key) == Some(&false);
+    }
+    Ok(())
+}
+
+/// Asks the kubelets how much the emptyDir volumes hold. One that does not answer leaves it unknown.
+pub async fn measure(cluster: &Cluster, pods: &mut [Pod]) {
+    let cluster = cluster.with_timeout(STATS_TIMEOUT);
+    let nodes: BTreeSet<String> =
+        pods.iter().filter(|pod| !pod.empty_dirs.is_empty()).map(|pod| pod.node.clone()).collect();
+    let asked = futures::stream::iter(nodes.into_iter().map(|node| async {
+        let path = format!("/api/v1/nodes/{node}/proxy/stats/summary");
+        let answer = cluster.send(&Method::GET, &path, Sent::Nothing).await;
+        (node, answer)
+    }));
+    let answers: Vec<(String, Result<Value, ClusterError>)> = asked.buffer_unordered(AT_ONCE).collect().await;
+    for (node, answer) in answers {
+        let on_node = pods.iter_mut().filter(|pod| pod.node == node);
+        match answer {
+            Ok(stats) => on_node.for_each(|pod| count(pod, &stats)),
+            Err(error) => on_node.flat_map(|pod| &mut pod.empty_dirs).for_each(|dir| {
+                dir.used_bytes = Seen::Unknown(error.to_string());
+            }),
+        }
+    }
+}
+
+fn count(pod: &mut Pod, stats: &Value) {
+    let own = list(stats, "/pods").iter().find(|one| text(one, "/podRef/uid") == pod.object.uid);
+    for dir in &mut pod.empty_dirs {
+        let volume =
+            own.and_then(|own| list(own, "/volume").iter().find(|one| text(one, "/name") == dir.name));
+        let bytes = volume.and_then(|volume| volume.pointer("/usedBytes")?.as_u64());
+        dir.used_bytes = bytes.map_or_else(|| Seen::Unknown("the kubelet does not tell".into()), Seen::Known);
+    }
+}
+
+/// The budgets of these namespaces.
+///
+/// # Errors
+/// A list can't be read.
+pub async fn budgets(cluster: &Cluster, namespaces: BTreeSet<String>) -> Result<Vec<Budget>, ClusterError> {
+    let lists = futures::stream::iter(namespaces.into_iter().map(|namespace| async move {
+        cluster.list(&format!("/apis/policy/v1/namespaces/{namespace}/poddisruptionbudgets")).await
+    }));
+    let lists: Vec<Result<Vec<Value>, ClusterError>> = lists.buffered(AT_ONCE).collect().await;
+    let mut budgets = Vec::new();
+    for list in lists {
+        budgets.extend(list?.iter().map(budget));
+    }
+    Ok(budgets)
+}
+
+fn budget(value: &Value) -> Budget {
+    let selector = value.pointer("/spec/selector").cloned().unwrap_or_default();
+    Budget {
+        object: object("/apis/policy/v1", "poddisruptionbudgets", "PodDisruptionBudget", value),
+        selector: serde_json::from_value(selector).unwrap_or_default(),
+        unhealthy_may_go: text(value, "/spec/unhealthyPodEvictionPolicy") == "AlwaysAllow",
+        disruptions_allowed: number(value, "/status/disruptionsAllowed"),
+        current_healthy: number(value, "/status/currentHealthy"),
+        desired_healthy: number(value, "/status/desiredHealthy"),
+        expected_pods: number(value, "/status/expectedPods"),
+    }
+}
