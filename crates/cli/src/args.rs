@@ -78,6 +78,10 @@ pub(crate) enum Verb {
     Snapshot(Snapshot),
     /// Take, list, verify and prune backups in a vault.
     Backup(crate::commands::backup::Backup),
+    /// Restore a backup in a sandbox for trial, boot it, compare it, measure RTO and RPO; list earlier drills.
+    Drill(crate::commands::drill::Drill),
+    /// Write a runbook that is true for this cluster: what to do for each failure, with Rekindle and by hand.
+    Runbook(Box<crate::commands::runbook::Runbook>),
     /// Protect a cluster continuously: every change into a vault within seconds, and full backups on a schedule.
     Agent(Agent),
     /// Look at every certificate of the hosts, and make certificates anew.
@@ -127,6 +131,12 @@ pub(crate) enum Kind {
     BackupPrune,
     /// What `backup find` prints.
     BackupFind,
+    /// What `drill run` prints.
+    DrillReport,
+    /// What `drill history` prints.
+    DrillHistory,
+    /// What `runbook -o json` prints.
+    Runbook,
     /// The configuration file of `agent`.
     AgentConfig,
     /// What `certs check` prints.

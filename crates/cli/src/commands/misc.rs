@@ -45,6 +45,9 @@ pub(super) fn schema(kind: Kind, output: &Output) -> Result<Exit, Failure> {
         Kind::ResourceDiff => schema_for!(rekindle_resources::report::DiffReport),
         Kind::ResourceRestore => schema_for!(rekindle_resources::report::RestoreReport),
         Kind::ResourceUndo => schema_for!(rekindle_resources::undo::UndoReport),
+        Kind::DrillReport => schema_for!(super::drill::DrillReport),
+        Kind::DrillHistory => schema_for!(super::drill::DrillHistory),
+        Kind::Runbook => schema_for!(super::runbook::RunbookDocument),
         Kind::AgentConfig => schema_for!(super::agent::AgentConfig),
     };
     let text = serde_json::to_string_pretty(&schema).doing(|| "cannot render the schema".into())?;

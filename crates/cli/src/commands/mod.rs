@@ -5,12 +5,14 @@ mod apply;
 pub(crate) mod backup;
 pub(crate) mod certs;
 mod check;
+pub(crate) mod drill;
 pub(crate) mod from;
 mod misc;
 mod plan;
 mod recover;
 pub(crate) mod reset;
 pub(crate) mod resources;
+pub(crate) mod runbook;
 mod runs;
 mod snapshot;
 
@@ -29,6 +31,8 @@ pub(crate) fn run(args: Args, output: &Output) -> Result<Exit, Failure> {
         Verb::Runs(args) => runs::run(&args, output),
         Verb::Snapshot(args) => snapshot::run(args, output),
         Verb::Backup(args) => backup::run(args, output),
+        Verb::Drill(args) => drill::run(args, output),
+        Verb::Runbook(args) => runbook::run(&args, output),
         Verb::Agent(args) => agent::run(&args, output),
         Verb::Certs(args) => certs::run(&args, output),
         Verb::Reset(args) => reset::run(&args, output),
