@@ -6,7 +6,7 @@ mod common;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use common::site::{Site, rekindle};
-use common::wait_for;
+use common::{Member, wait_for};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::net::TcpListener;
@@ -218,6 +218,33 @@ fn a_backup_is_booted_where_it_reaches_nothing() {
     assert!(report["source"]["point"]["revision"].as_i64().unwrap() > 0, "{report:#}");
 
     history(&reports);
+}
+
+// An agent that is told to drill does so when the line says so, and serves what came out; without programs the native half.
+#[test]
+fn an_agent_drills_on_its_schedule() {
+    let etcd = tempfile::tempdir().unwrap();
+    let member = Member::boot(&etcd.path().join("data"), &testbed::ports::free_url());
+    member.try_ctl(&["put", "/registry/configmaps/ns/a", "a"]).unwrap();
+    let site = Site::new(&member.url);
+    let (identity, empty) = (site.path("identity.txt"), site.path("empty"));
+    std::fs::create_dir(&empty).unwrap();
+    site.configure(|text| {
+        format!("{text}drill: {{identity: {identity}, binDir: {empty}}}\nschedule: {{drill: '* * * * *'}}\n")
+    });
+    let agent = site.agent();
+    site.wait_healthy();
+    assert!(site.metric("drill_due_timestamp_seconds").unwrap() > 0.0);
+    wait_for("there is no drill", || site.metric("drill_last_passed") == Some(1.0));
+    let passed = site.metric("drill_last_success_timestamp_seconds").unwrap();
+    assert!(passed > 0.0 && site.metric("drill_last_timestamp_seconds").unwrap() >= passed);
+    assert!(site.metric("drill_rto_seconds").unwrap().is_nan(), "it was not booted");
+    assert!(site.metric("drill_rpo_seconds").unwrap() < 600.0);
+    assert!(site.log().contains("the drill passed"), "{}", site.log());
+    site.end(agent);
+    let reports = site.path("state/drills");
+    let history = rekindle(&["drill", "history", "--report-dir", &reports]);
+    assert!(String::from_utf8_lossy(&history.stdout).contains("passed"));
 }
 
 fn history(reports: &Utf8Path) {

@@ -20,7 +20,7 @@ pub fn stop(host: &ControlPlane<'_>) -> String {
     let (from, files) = (quoted(&host.facts.manifest_dir.to_string()), manifests(host).join(" "));
     let names: Vec<&str> = Component::ALL.iter().map(|component| component.name()).collect();
     format!(
-        "mkdir -p {ASIDE}\n(cd {from} && mv {files} {ASIDE}/)\n\
+        "mkdir -p {ASIDE}\n(cd {from} && mv -n {files} {ASIDE}/)\n\
          until [ -z \"$(crictl ps -q --name '^({})$')\" ]; do sleep 1; done\n",
         names.join("|")
     )
@@ -33,7 +33,7 @@ pub fn start(host: &ControlPlane<'_>) -> String {
         return format!("systemctl start {}\n", units.join(" "));
     }
     let to = quoted(&host.facts.manifest_dir.to_string());
-    format!("mv {ASIDE}/*.yaml {to}/\n")
+    format!("mv -n {ASIDE}/*.yaml {to}/\n")
 }
 
 fn manifests(host: &ControlPlane<'_>) -> Vec<String> {
@@ -56,8 +56,8 @@ pub fn restore(site: &Site<'_>, host: &ControlPlane<'_>) -> Option<String> {
     let data = quoted(&etcd.data_dir.to_string());
     let token =
         if etcd.initial_cluster_token.is_empty() { "etcd-cluster" } else { &etcd.initial_cluster_token };
-    let mut text =
-        format!("mkdir -p {data}\n[ ! -e {data}/member ] || mv {data}/member {data}/member.lost\n");
+    // a step that fails ends the chain, and no name is taken over: pasted twice it does no harm
+    let mut steps = vec![format!("mkdir -p -m 700 {data}"), set_aside(&data)];
     let mut flags = format!(
         " \\\n  --name {} \\\n  --initial-cluster {} \\\n  --initial-cluster-token {} \\\n  \
          --initial-advertise-peer-urls {} \\\n  --bump-revision {BUMP_REVISION} --mark-compacted \\\n  \
@@ -69,26 +69,33 @@ pub fn restore(site: &Site<'_>, host: &ControlPlane<'_>) -> Option<String> {
     );
     if let Some(wal) = &etcd.wal_dir {
         let wal = quoted(&wal.to_string());
-        let _ = writeln!(text, "[ ! -e {wal} ] || mv {wal} {wal}.lost");
+        steps.push(format!("{{ [ ! -e {wal} ] || mv -T {wal} {wal}.lost; }}"));
         let _ = write!(flags, " --wal-dir {wal}");
     }
-    let _ = write!(
-        text,
-        "etcdutl snapshot restore \"$SNAPSHOT\"{flags}\nmv {data}/restored/member {data}/member\nrmdir {data}/restored\n"
-    );
-    Some(text)
+    steps.push(format!("etcdutl snapshot restore \"$SNAPSHOT\"{flags}"));
+    steps.push(format!("mv -T {data}/restored/member {data}/member"));
+    steps.push(format!("rmdir {data}/restored"));
+    Some(steps.join(" &&\n") + "\n")
+}
+
+fn set_aside(data: &str) -> String {
+    format!("{{ [ ! -e {data}/member ] || mv -T {data}/member {data}/member.lost; }}")
 }
 
 /// Puts back what [`restore`] moved aside; the restored data is kept beside it.
 pub fn put_back(host: &ControlPlane<'_>) -> Option<String> {
     let etcd = host.etcd?;
     let data = quoted(&etcd.data_dir.to_string());
-    let mut text = format!("mv {data}/member {data}/member.restored\nmv {data}/member.lost {data}/member\n");
+    let mut steps = vec![
+        format!("mv -T {data}/member {data}/member.restored"),
+        format!("mv -T {data}/member.lost {data}/member"),
+    ];
     if let Some(wal) = &etcd.wal_dir {
         let wal = quoted(&wal.to_string());
-        let _ = write!(text, "mv {wal} {wal}.restored\nmv {wal}.lost {wal}\n");
+        steps.push(format!("mv -T {wal} {wal}.restored"));
+        steps.push(format!("mv -T {wal}.lost {wal}"));
     }
-    Some(text)
+    Some(steps.join(" &&\n") + "\n")
 }
 
 /// `etcdctl` as this host's certificates allow it.
@@ -109,8 +116,7 @@ pub fn replace(site: &Site<'_>, host: &ControlPlane<'_>, by: &ControlPlane<'_>) 
     let (data, cluster) = (quoted(&etcd.data_dir.to_string()), site.initial_cluster());
     let (name, peers) = (quoted(&etcd.name), quoted(&etcd.peer_urls.join(",")));
     let (here, there) = (host.place(), by.place());
-    let mut text =
-        format!("# on {here}\n{}[ ! -e {data}/member ] || mv {data}/member {data}/member.lost\n", stop(host));
+    let mut text = format!("# on {here}\n{}{}\n", stop(host), set_aside(&data));
     let _ = writeln!(
         text,
         "# on {there}\n{ctl} member list\n{ctl} member remove ID_OF_THE_LOST_MEMBER\n\

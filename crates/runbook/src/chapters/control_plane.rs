@@ -2,7 +2,7 @@
 
 use super::{Chapter, verify_all};
 use crate::by_hand;
-use crate::site::{Site, quoted};
+use crate::site::{ControlPlane, Site, quoted};
 use rekindle_model::host::Component;
 
 pub(super) fn stopped(site: &Site<'_>) -> Chapter {
@@ -54,18 +54,36 @@ pub(super) fn stopped(site: &Site<'_>) -> Chapter {
 pub(super) fn certificates(site: &Site<'_>) -> Chapter {
     let mut by_hand: Vec<(String, String)> = Vec::new();
     for host in &site.hosts {
-        let renew = "cp -a /etc/kubernetes /etc/kubernetes.before-renewal\nkubeadm certs check-expiration\nkubeadm certs renew all\n";
         let restart = format!("{}{}", by_hand::stop(host), by_hand::start(host));
-        by_hand
-            .push((format!("On {}, one host after the other:", host.place()), format!("{renew}{restart}")));
+        let (what, renew) = if host.is_units() {
+            let files = certificates_of(host).join(" ");
+            let look = format!(
+                "for file in {files}; do openssl x509 -noout -subject -enddate -in \"$file\"; done\n"
+            );
+            ("make those that have expired anew with the CA that made them, under the same names:", look)
+        } else {
+            let renew = "[ -e /etc/kubernetes.before-renewal ] || cp -a /etc/kubernetes /etc/kubernetes.before-renewal\n\
+                         kubeadm certs check-expiration\nkubeadm certs renew all\n";
+            ("one host after the other:", renew.to_owned())
+        };
+        by_hand.push((format!("On {}, {what}", host.place()), format!("{renew}{restart}")));
     }
-    by_hand.push((
-        "Where the kubelet's own client certificate has expired, too, on that node, with the files of a control-plane host:".into(),
-        "kubeadm kubeconfig user --org system:nodes --client-name system:node:NODE > kubelet.conf\n\
-         mv /etc/kubernetes/kubelet.conf /etc/kubernetes/kubelet.conf.old && mv kubelet.conf /etc/kubernetes/\n\
-         systemctl restart kubelet\n"
-            .into(),
-    ));
+    if !site.has_units() {
+        by_hand.push((
+            "Where the kubelet's own client certificate has expired, too, on that node, with the files of a control-plane host:".into(),
+            "kubeadm kubeconfig user --org system:nodes --client-name system:node:NODE > kubelet.conf &&\n\
+             mv -n /etc/kubernetes/kubelet.conf /etc/kubernetes/kubelet.conf.old && mv -n kubelet.conf /etc/kubernetes/ &&\n\
+             systemctl restart kubelet\n"
+                .into(),
+        ));
+    }
+    let check = if site.has_units() { "" } else { "kubeadm certs check-expiration\n" };
+    let back = if site.has_units() {
+        ("The old files come back under their names, and the units are restarted.".into(), String::new())
+    } else {
+        let back = "mv -T /etc/kubernetes /etc/kubernetes.renewed && mv -T /etc/kubernetes.before-renewal /etc/kubernetes\n";
+        (String::new(), back.into())
+    };
     Chapter {
         title: "Certificates have expired",
         looks: vec![
@@ -74,10 +92,18 @@ pub(super) fn certificates(site: &Site<'_>) -> Chapter {
         ],
         rekindle: format!("rekindle check{}\n", site.host_flags()),
         by_hand,
-        verify: format!("kubeadm certs check-expiration\n{}", verify_all(site)),
-        back: vec![(
-            String::new(),
-            "mv /etc/kubernetes /etc/kubernetes.renewed && mv /etc/kubernetes.before-renewal /etc/kubernetes\n".into(),
-        )],
+        verify: format!("{check}{}", verify_all(site)),
+        back: vec![back],
     }
+}
+
+/// The certificates that the units' command lines name.
+fn certificates_of(host: &ControlPlane<'_>) -> Vec<String> {
+    let commands = Component::ALL.iter().filter_map(|component| host.facts.unit(component.name()));
+    let words = commands.flat_map(|unit| unit.exec_start.iter());
+    let named = words.filter_map(|word| word.split_once('=')).filter(|(_, value)| value.ends_with(".crt"));
+    let mut files: Vec<String> = named.map(|(_, value)| quoted(value)).collect();
+    files.sort();
+    files.dedup();
+    files
 }

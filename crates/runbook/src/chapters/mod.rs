@@ -74,7 +74,8 @@ fn verify_all(site: &Site<'_>) -> String {
     let mut text = format!("rekindle check{}\n", site.host_flags());
     for host in &site.hosts {
         if let Some(api) = host.facts.api.known() {
-            text.push_str(&format!("curl -sk {}/readyz?verbose\n", crate::site::quoted(&api.server)));
+            let url = format!("{}/readyz?verbose", api.server);
+            text.push_str(&format!("curl -sk {}\n", crate::site::quoted(&url)));
         }
     }
     text.push_str(&format!("{KUBECTL} get nodes\n{KUBECTL} get pods -A | grep -v -e Running -e Completed\n"));
