@@ -132,9 +132,9 @@ h3 { margin-bottom: .3rem; } code, pre { font: 13px/1.45 ui-monospace, monospace
 code { padding: .1em .3em; border-radius: 3px; overflow-wrap: anywhere; }
 pre { padding: .7rem .9rem; border-left: 3px solid #57606a; white-space: pre-wrap; overflow-wrap: anywhere; }
 table { border-collapse: collapse; width: 100%; } th, td { text-align: left; vertical-align: top; padding: .3rem .6rem;
-border-bottom: 1px solid #d0d7de; overflow-wrap: anywhere; } th { white-space: nowrap; }
+border-bottom: 1px solid #d0d7de; overflow-wrap: break-word; font-size: 14px; } th { white-space: nowrap; }
 figure { margin: 1rem 0; } svg { max-width: 100%; height: auto; }
-@media print { body { font-size: 10.5pt; margin: 0; max-width: none; } h2 { break-before: page; } h2, h3 { break-after: avoid; }
+@media print { body { font-size: 10.5pt; margin: 0; max-width: none; } h2:not(:first-of-type) { break-before: page; } h2, h3 { break-after: avoid; }
 pre, table, figure { break-inside: avoid; } pre { border: 1px solid #d0d7de; border-left-width: 3px; } @page { margin: 16mm; } }
 ";
 
@@ -164,7 +164,13 @@ fn table_html(head: &[String], rows: &[Vec<String>]) -> String {
         cells.iter().map(|cell| format!("<{tag}>{}</{tag}>", inline_html(cell))).collect()
     };
     let body: String = rows.iter().map(|row| format!("<tr>{}</tr>\n", cells("td", row))).collect();
-    format!("<table>\n<tr>{}</tr>\n{body}</table>", cells("th", head))
+    // a table of two columns of names and values has no head
+    let head = if head.iter().all(String::is_empty) {
+        String::new()
+    } else {
+        format!("<tr>{}</tr>\n", cells("th", head))
+    };
+    format!("<table>\n{head}{body}</table>")
 }
 
 fn items(points: &[String]) -> String {
