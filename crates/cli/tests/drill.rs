@@ -17,6 +17,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use testbed::components::{etcd_line, kubernetes};
 use testbed::plane::{Options, Plane};
 
+/// Secrets are encrypted at rest.
+const ENCRYPTION: &str = "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n\
+    - {resources: [secrets], providers: [{aescbc: {keys: [{name: one, secret: \
+    'MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE='}]}}, {identity: {}}]}\n";
+
 /// Somebody outside, whom the cluster's objects name: how often it was called.
 fn outsider() -> (u16, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -124,7 +129,11 @@ fn a_backup_is_booted_where_it_reaches_nothing() {
     let (port, calls) = outsider();
     let plane_dir = dir.join("plane");
     std::fs::create_dir(&plane_dir).unwrap();
-    let plane = Plane::start(&plane_dir, &Options { controllers: true, ..Options::default() }).unwrap();
+    let encryption = dir.join("encryption.yaml");
+    std::fs::write(&encryption, ENCRYPTION).unwrap();
+    let apiserver = vec![format!("--encryption-provider-config={encryption}")];
+    let plane =
+        Plane::start(&plane_dir, &Options { controllers: true, apiserver, ..Options::default() }).unwrap();
     fill(&plane, dir, port);
     wait_for("the API server does not ask the other one", || calls.load(Ordering::SeqCst) > 0);
 
@@ -165,8 +174,9 @@ fn a_backup_is_booted_where_it_reaches_nothing() {
     let (wish, pki_dir, foreign) = (dir.join("wish.yaml"), dir.join("pki"), dir.join("foreign"));
     let common = ["--snapshot", snapshot.as_str(), "--scratch", scratch.as_str()];
     let booting = ["--bin-dir", bin.as_str(), "--pki", pki_dir.as_str(), "--target-rto", "1h"];
+    let encrypted = ["--encryption-config", encryption.as_str()];
     let wishes = ["--check-command", &order, "--check-command", &alone, "--check-manifest", wish.as_str()];
-    let (code, report, output) = drill(&[&common[..], &booting, &wishes].concat(), &reports);
+    let (code, report, output) = drill(&[&common[..], &booting, &encrypted, &wishes].concat(), &reports);
     assert_eq!(code, Some(0), "{report:#}\n{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!((&report["outcome"], &report["kind"]), (&json!("passed"), &json!("DrillReport")));
     assert!(report["booted"]["objects"].as_u64().unwrap() > 620, "{report:#}");
@@ -192,6 +202,11 @@ fn a_backup_is_booted_where_it_reaches_nothing() {
     assert_eq!(check(&report, "an API server boots"), "notProved");
     assert_eq!((&report["rtoVerifiedMs"], &report["booted"]), (&Value::Null, &Value::Null));
 
+    // without the keys of what is encrypted: no API server, and it says why
+    let (code, report, _) = drill(&[&common[..], &booting].concat(), &reports);
+    assert_eq!((code, check(&report, "an API server boots")), (Some(0), "notProved"), "{report:#}");
+    assert_eq!(check(&report, "etcd boots"), "passed");
+
     // damaged
     let (bad, mut bytes) = (dir.join("bad.db"), std::fs::read(&snapshot).unwrap());
     let middle = bytes.len() / 2;
@@ -209,8 +224,11 @@ fn a_backup_is_booted_where_it_reaches_nothing() {
         format!("{text}drill: {{identity: {identity}, binDir: {bin}}}\ntargets: {{rtoSeconds: 3600}}\n")
     });
     let config = site.path("agent.yaml");
-    let (code, report, _) =
-        drill(&["--config", &config, "--pki", foreign.as_str(), "--scratch", scratch.as_str()], &reports);
+    let (code, report, _) = drill(
+        &[&["--config", &config, "--pki", foreign.as_str(), "--scratch", scratch.as_str()], &encrypted[..]]
+            .concat(),
+        &reports,
+    );
     assert_eq!((code, &report["outcome"]), (Some(1), &json!("failed")), "{report:#}");
     assert_eq!(check(&report, "service-account keys"), "failed");
     assert_eq!(check(&report, "every stored object is served"), "passed");
@@ -225,7 +243,7 @@ fn a_backup_is_booted_where_it_reaches_nothing() {
 fn an_agent_drills_on_its_schedule() {
     let etcd = tempfile::tempdir().unwrap();
     let member = Member::boot(&etcd.path().join("data"), &testbed::ports::free_url());
-    member.try_ctl(&["put", "/registry/configmaps/ns/a", "a"]).unwrap();
+    member.try_ctl(&["put", "/registry/namespaces/kube-system", "a"]).unwrap();
     let site = Site::new(&member.url);
     let (identity, empty) = (site.path("identity.txt"), site.path("empty"));
     std::fs::create_dir(&empty).unwrap();
@@ -252,16 +270,16 @@ fn history(reports: &Utf8Path) {
     let history: Value = serde_json::from_slice(&output.stdout).unwrap();
     let drills = history["drills"].as_array().unwrap();
     let outcomes: Vec<&str> = drills.iter().map(|drill| drill["outcome"].as_str().unwrap()).collect();
-    assert_eq!(outcomes, ["passed", "missed", "failed", "failed"]);
-    assert!(drills[2]["reason"].as_str().unwrap().contains("sha256"), "{history:#}");
-    assert_eq!((&history["trend"]["passed"], &history["trend"]["failingSince"]), (&json!(1), &json!(3)));
+    assert_eq!(outcomes, ["passed", "missed", "passed", "failed", "failed"]);
+    assert!(drills[3]["reason"].as_str().unwrap().contains("sha256"), "{history:#}");
+    assert_eq!((&history["trend"]["passed"], &history["trend"]["failingSince"]), (&json!(2), &json!(2)));
     let table = rekindle(&["drill", "history", "--report-dir", reports.as_str()]);
     assert!(String::from_utf8_lossy(&table.stdout).contains("RTO now "));
     let kept = |kind: &str| {
         let files = std::fs::read_dir(reports).unwrap().map(|file| file.unwrap().path());
         files.filter(|file| file.extension().is_some_and(|found| found == kind)).count()
     };
-    assert_eq!((kept("json"), kept("md"), kept("html")), (4, 4, 4));
+    assert_eq!((kept("json"), kept("md"), kept("html")), (5, 5, 5));
 }
 
 /// etcd and kube-apiserver in one folder.

@@ -224,7 +224,8 @@ fn inline_markdown(text: &str) -> String {
 /// Text, code, text, ...; a last backtick without its fellow begins none.
 fn pieces(text: &str) -> impl Iterator<Item = (bool, &str)> {
     let ticks = text.matches('`').count();
-    let parts: Vec<&str> = text.splitn(if ticks % 2 == 0 { ticks + 1 } else { ticks }, '`').collect();
+    let parts: Vec<&str> =
+        text.splitn(if ticks.is_multiple_of(2) { ticks + 1 } else { ticks }, '`').collect();
     parts
         .into_iter()
         .enumerate()

@@ -85,8 +85,8 @@ fn snapshot(site: &Site<'_>) -> String {
 pub(super) fn one_member_lost(site: &Site<'_>) -> Chapter {
     let mut by_hand = Vec::new();
     for (index, host) in site.hosts.iter().enumerate() {
-        let others = site.hosts.iter().enumerate().filter(|(other, _)| *other != index);
-        let Some((_, by)) = others.last() else { continue };
+        let mut others = site.hosts.iter().enumerate().filter(|(other, _)| *other != index);
+        let Some((_, by)) = others.next_back() else { continue };
         let replace = by_hand::replace(site, host, by).unwrap_or_else(|| UNKNOWN.into());
         by_hand.push((format!("If the lost member is that of {}:", host.place()), replace));
     }

@@ -31,10 +31,10 @@ pub(super) fn document(report: &DrillReport) -> Document {
     if let Some(point) = &report.source.point {
         document.text(format!("{point}, {}; {}", point.made_of(), point.proof));
     }
-    document.chapter("Figures");
+    document.section("Figures");
     let figures = figures(report).into_iter().map(|(what, figure)| vec![what, figure]);
     document.table(&["", ""], figures.collect());
-    document.chapter("Checks");
+    document.section("Checks");
     let rows =
         report.checks.iter().map(|check| vec![mark(check).into(), check.name.clone(), check.detail.clone()]);
     document.table(&["", "what", "seen"], rows.collect());
@@ -43,11 +43,11 @@ pub(super) fn document(report: &DrillReport) -> Document {
         "× not as it should be".into(),
         "‼ not proved by this drill".into(),
     ]));
-    document.chapter("Time");
+    document.section("Time");
     let rows = report.phases.iter().map(|phase| vec![phase.name.clone(), span(phase.took_ms)]);
     document.table(&["phase", "took"], rows.collect());
     if let Some(booted) = report.booted.as_ref().filter(|booted| !booted.sentinels.is_empty()) {
-        document.chapter("Signs of life in the backup");
+        document.section("Signs of life in the backup");
         let rows = booted.sentinels.iter().map(|one| {
             let before = duration_ms(report.started_ms - one.at_ms);
             vec![one.what.clone(), one.object.clone(), time(one.at_ms), before]
@@ -55,7 +55,7 @@ pub(super) fn document(report: &DrillReport) -> Document {
         document.table(&["what", "object", "at", "before the drill"], rows.collect());
     }
     if let Some(restored) = &report.restored {
-        document.chapter("Keys by resource");
+        document.section("Keys by resource");
         let mut counts: Vec<_> = restored.keys_by_resource.iter().collect();
         counts.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
         let rows = counts.into_iter().map(|(resource, count)| {
@@ -69,10 +69,17 @@ pub(super) fn document(report: &DrillReport) -> Document {
 
 fn verdict(report: &DrillReport) -> String {
     match (report.outcome, &report.failure) {
-        (Outcome::Passed, _) => "passed".into(),
+        (Outcome::Passed, _) => match unproved(report) {
+            0 => "passed".into(),
+            count => format!("passed, {count} of {} not proved", report.checks.len()),
+        },
         (Outcome::Missed, _) => format!("missed its targets: {}", report.missed.join("; ")),
         (Outcome::Failed, why) => format!("FAILED: {}", why.as_deref().unwrap_or("not known why")),
     }
+}
+
+fn unproved(report: &DrillReport) -> usize {
+    report.checks.iter().filter(|check| check.result == CheckResult::NotProved).count()
 }
 
 fn mark(check: &Check) -> &'static str {

@@ -190,6 +190,11 @@ impl Drill<'_> {
             "a member's store is written from it",
             format!("revision {}, HashKV {}, {} live keys", restored.revision, own.hash, restored.live_keys),
         ));
+        // an empty store boots, too
+        report.checks.push(match restored.groups.get("namespaces") {
+            Some(count) => Check::passed("it holds a cluster", format!("{count} namespaces")),
+            None => Check::failed("it holds a cluster", "there is no namespace in it"),
+        });
         report.restored = Some(Restored {
             revision: restored.revision,
             hash_kv: HashKv {
