@@ -55,6 +55,7 @@ fn pure_crates_know_no_outside() {
         "rekindle-pki",
         "rekindle-diagnose",
         "rekindle-plan",
+        "rekindle-runbook",
     ] {
         let known = closure(package);
         for name in outside {

@@ -82,6 +82,10 @@ pub(crate) enum Verb {
     Node(crate::commands::node::Node),
     /// Find what will not go away (pods, namespaces, CRDs, volumes, webhooks, APIServices), and let it go safely.
     Unstick(crate::commands::unstick::Unstick),
+    /// Restore a backup in a sandbox for trial, boot it, compare it, measure RTO and RPO; list earlier drills.
+    Drill(crate::commands::drill::Drill),
+    /// Write a runbook that is true for this cluster: what to do for each failure, with Rekindle and by hand.
+    Runbook(Box<crate::commands::runbook::Runbook>),
     /// Protect a cluster continuously: every change into a vault within seconds, and full backups on a schedule.
     Agent(Agent),
     /// Look at every certificate of the hosts, and make certificates anew.
@@ -135,6 +139,12 @@ pub(crate) enum Kind {
     NodeList,
     /// What `unstick` prints.
     StuckReport,
+    /// What `drill run` prints.
+    DrillReport,
+    /// What `drill history` prints.
+    DrillHistory,
+    /// What `runbook -o json` prints.
+    Runbook,
     /// The configuration file of `agent`.
     AgentConfig,
     /// What `certs check` prints.

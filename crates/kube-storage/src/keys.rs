@@ -21,6 +21,23 @@ pub fn resource_of<'k>(key: &'k [u8], prefix: &str) -> &'k str {
     path.get(..first.len() + 1 + second.len()).unwrap_or(path)
 }
 
+/// Under which name the API's `resource` of `group` (empty: the core) is stored; `is_custom`: a CustomResourceDefinition
+/// defines it.
+///
+/// Source: `SpecialDefaultResourcePrefixes` in `k8s.io/kubernetes/pkg/kubeapiserver/default_storage_factory_builder.go`.
+pub fn stored_as(group: &str, resource: &str, is_custom: bool) -> String {
+    match (group, resource) {
+        ("", "nodes") => "minions".into(),
+        ("", "services") => "services/specs".into(),
+        ("", "endpoints") => "services/endpoints".into(),
+        ("", "replicationcontrollers") => "controllers".into(),
+        ("networking.k8s.io" | "extensions", "ingresses") => "ingress".into(),
+        ("apiextensions.k8s.io" | "apiregistration.k8s.io", _) => format!("{group}/{resource}"),
+        _ if is_custom => format!("{group}/{resource}"),
+        _ => resource.into(),
+    }
+}
+
 /// The key of the Namespace `kube-system`, whose UID names the cluster.
 pub fn kube_system_key(prefix: &str) -> String {
     format!("{}/namespaces/kube-system", prefix.trim_end_matches('/'))
@@ -57,6 +74,18 @@ mod tests {
         }
         assert_eq!(resource_of(b"/k/pods/ns/p", "/k"), "pods");
         assert_eq!(resource_of(b"/registry/\xff/x", "/registry"), "");
+    }
+
+    #[test]
+    fn resources_of_the_api_are_found_where_they_are_stored() {
+        assert_eq!(stored_as("", "nodes", false), "minions");
+        assert_eq!(stored_as("apps", "deployments", false), "deployments");
+        assert_eq!(stored_as("networking.k8s.io", "ingresses", false), "ingress");
+        assert_eq!(stored_as("shop.example.org", "orders", true), "shop.example.org/orders");
+        assert_eq!(
+            stored_as("apiregistration.k8s.io", "apiservices", false),
+            "apiregistration.k8s.io/apiservices"
+        );
     }
 
     #[test]

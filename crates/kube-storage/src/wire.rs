@@ -15,6 +15,17 @@ pub(crate) fn bytes_field(message: &[u8], number: u64) -> Result<Option<&[u8]>, 
     })
 }
 
+/// All length-delimited fields `number` of a message, in order; `Err` as for [`bytes_field`].
+pub(crate) fn bytes_fields(message: &[u8], number: u64) -> Result<Vec<&[u8]>, &'static str> {
+    let mut all = Vec::new();
+    walk(message, number, |value| {
+        if let Value::Bytes(bytes) = value {
+            all.push(bytes);
+        }
+    })?;
+    Ok(all)
+}
+
 /// The last number field `number` of a message; `Ok(None)` and `Err` as for [`bytes_field`].
 pub(crate) fn number_field(message: &[u8], number: u64) -> Result<Option<u64>, &'static str> {
     last(message, number, |value| match value {
@@ -29,8 +40,14 @@ fn last<'m, T>(
     number: u64,
     take: impl Fn(Value<'m>) -> Option<T>,
 ) -> Result<Option<T>, &'static str> {
-    let mut rest = message;
     let mut found = None;
+    walk(message, number, |value| found = take(value).or(found.take()))?;
+    Ok(found)
+}
+
+/// Shows every field `number`, the whole message walked.
+fn walk<'m>(message: &'m [u8], number: u64, mut show: impl FnMut(Value<'m>)) -> Result<(), &'static str> {
+    let mut rest = message;
     while !rest.is_empty() {
         let tag = varint(&mut rest)?;
         let value = match tag & 7 {
@@ -52,10 +69,10 @@ fn last<'m, T>(
             _ => return Err("a wire type that protobuf does not have"),
         };
         if tag >> 3 == number {
-            found = take(value).or(found);
+            show(value);
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 fn varint(rest: &mut &[u8]) -> Result<u64, &'static str> {

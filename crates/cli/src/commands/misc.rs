@@ -47,6 +47,9 @@ pub(super) fn schema(kind: Kind, output: &Output) -> Result<Exit, Failure> {
         Kind::ResourceUndo => schema_for!(rekindle_resources::undo::UndoReport),
         Kind::NodeList => schema_for!(super::node::NodeList),
         Kind::StuckReport => schema_for!(super::unstick::StuckReport),
+        Kind::DrillReport => schema_for!(super::drill::DrillReport),
+        Kind::DrillHistory => schema_for!(super::drill::DrillHistory),
+        Kind::Runbook => schema_for!(super::runbook::RunbookDocument),
         Kind::AgentConfig => schema_for!(super::agent::AgentConfig),
     };
     let text = serde_json::to_string_pretty(&schema).doing(|| "cannot render the schema".into())?;

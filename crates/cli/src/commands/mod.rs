@@ -6,6 +6,7 @@ mod apply;
 pub(crate) mod backup;
 pub(crate) mod certs;
 mod check;
+pub(crate) mod drill;
 pub(crate) mod from;
 mod misc;
 pub(crate) mod node;
@@ -13,6 +14,7 @@ mod plan;
 mod recover;
 pub(crate) mod reset;
 pub(crate) mod resources;
+pub(crate) mod runbook;
 mod runs;
 mod snapshot;
 pub(crate) mod unstick;
@@ -34,6 +36,8 @@ pub(crate) fn run(args: Args, output: &Output) -> Result<Exit, Failure> {
         Verb::Backup(args) => backup::run(args, output),
         Verb::Node(args) => node::run(args, output),
         Verb::Unstick(args) => unstick::run(&args, output),
+        Verb::Drill(args) => drill::run(args, output),
+        Verb::Runbook(args) => runbook::run(&args, output),
         Verb::Agent(args) => agent::run(&args, output),
         Verb::Certs(args) => certs::run(&args, output),
         Verb::Reset(args) => reset::run(&args, output),

@@ -9,6 +9,7 @@ use crate::failure::{Doing, Failure};
 use camino::{Utf8Path, Utf8PathBuf};
 use rekindle_model::Redacted;
 use rekindle_model::etcd::EtcdEndpoint;
+use rekindle_runbook::site::{Contact, Notes, VaultNote};
 use rekindle_vault::{ClusterName, Recipients, Signer, SigningKey, Store, WriterName};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -70,6 +71,61 @@ pub(crate) struct AgentConfig {
     /// Where `/metrics` and `/healthz` are served.
     #[serde(default = "listen")]
     listen: SocketAddr,
+    /// Drills: the newest state in the vault restored and booted in a sandbox. None: `schedule.drill` does not count.
+    drill: Option<DrillConfig>,
+    /// What drills are measured against.
+    #[serde(default)]
+    targets: TargetsConfig,
+    /// Whom to call when the cluster breaks: `rekindle runbook --config` names them.
+    #[serde(default)]
+    contacts: Vec<ContactConfig>,
+}
+
+/// Somebody to call.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ContactConfig {
+    /// Who.
+    name: String,
+    /// For what.
+    role: String,
+    /// How.
+    reach: String,
+}
+
+/// How drills are done.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct DrillConfig {
+    /// The identity file that decrypts the backups (`age-keygen`). Whoever reads it reads all Secrets of all times: better
+    /// drill on a host of its own than on a control-plane host.
+    #[schemars(with = "String")]
+    identity: Utf8PathBuf,
+    /// The folder of `etcd` and `kube-apiserver`. Default: those in PATH, else the ones that run on this host.
+    #[schemars(with = "Option<String>")]
+    bin_dir: Option<Utf8PathBuf>,
+}
+
+/// What may be lost, and how long a recovery may take.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct TargetsConfig {
+    /// Seconds until everything is verified.
+    rto_seconds: Option<u32>,
+    /// Seconds of changes.
+    rpo_seconds: Option<u32>,
+}
+
+/// What `drill run --config` takes of this file.
+pub(in crate::commands) struct DrillDefaults {
+    pub(in crate::commands) vault: String,
+    pub(in crate::commands) cluster: String,
+    pub(in crate::commands) signers: Vec<String>,
+    pub(in crate::commands) credentials: Vec<(String, Redacted<String>)>,
+    pub(in crate::commands) identity: Option<Utf8PathBuf>,
+    pub(in crate::commands) bin_dir: Option<Utf8PathBuf>,
+    pub(in crate::commands) rto_ms: Option<i64>,
+    pub(in crate::commands) rpo_ms: Option<i64>,
 }
 
 /// Which etcd is followed.
@@ -98,6 +154,8 @@ struct ScheduleConfig {
     full: String,
     /// Every part in the vault read, and compared with its signed digest; contents are not decrypted. None: never.
     verify: Option<String>,
+    /// Drills: the newest state in the vault restored and booted in a sandbox. Counts only with `drill`.
+    drill: String,
     /// The time zone of the lines, by its IANA name (`Europe/Berlin`).
     time_zone: String,
     /// Up to so many seconds later, at random, so that agents with the same line do not burden their store together.
@@ -106,7 +164,13 @@ struct ScheduleConfig {
 
 impl Default for ScheduleConfig {
     fn default() -> Self {
-        Self { full: "0 */6 * * *".into(), verify: None, time_zone: "UTC".into(), jitter_seconds: 600 }
+        Self {
+            full: "0 */6 * * *".into(),
+            verify: None,
+            drill: "0 3 1 * *".into(),
+            time_zone: "UTC".into(),
+            jitter_seconds: 600,
+        }
     }
 }
 
@@ -180,18 +244,16 @@ pub(super) struct Live {
     credentials: Vec<(String, Redacted<String>)>,
     pub(super) full: Schedule,
     pub(super) verify: Option<Schedule>,
+    /// None: drills are not configured.
+    pub(super) drill: Option<Schedule>,
+    /// The configuration's file.
+    pub(super) file: Utf8PathBuf,
 }
 
 impl Config {
     /// Reads the file, and what it names.
     pub(super) async fn read(path: &Utf8Path) -> Result<Self, Failure> {
-        let text = bounded(path)?;
-        let config: AgentConfig = serde_saphyr::from_str(&text).map_err(|error| {
-            Failure::usage(format!("{path} is not a configuration of the agent"))
-                .because(error)
-                .hint("`rekindle schema AgentConfig` prints what it may hold")
-        })?;
-        config.read().await.map_err(|failure| match failure.hint {
+        AgentConfig::file(path)?.read(path).await.map_err(|failure| match failure.hint {
             Some(_) => failure,
             None => failure.hint(format!("set it right in {path}")),
         })
@@ -233,7 +295,49 @@ fn credentials(path: &Utf8Path) -> Result<Vec<(String, Redacted<String>)>, Failu
 }
 
 impl AgentConfig {
-    async fn read(self) -> Result<Config, Failure> {
+    /// What the file says; what it names is not read.
+    pub(in crate::commands) fn file(path: &Utf8Path) -> Result<Self, Failure> {
+        serde_saphyr::from_str(&bounded(path)?).map_err(|error| {
+            Failure::usage(format!("{path} is not a configuration of the agent"))
+                .because(error)
+                .hint("`rekindle schema AgentConfig` prints what it may hold")
+        })
+    }
+
+    /// What drills take of it.
+    pub(in crate::commands) fn drills(self) -> Result<DrillDefaults, Failure> {
+        let ms = |seconds: u32| i64::from(seconds) * 1000;
+        let own = self.signing_key.to_string();
+        let others = self.trusted_signers.iter().map(ToString::to_string);
+        Ok(DrillDefaults {
+            vault: self.vault,
+            cluster: self.cluster.to_string(),
+            signers: [own].into_iter().chain(others).collect(),
+            credentials: self.vault_credentials.as_deref().map_or(Ok(Vec::new()), credentials)?,
+            bin_dir: self.drill.as_ref().and_then(|drill| drill.bin_dir.clone()),
+            identity: self.drill.map(|drill| drill.identity),
+            rto_ms: self.targets.rto_seconds.map(ms),
+            rpo_ms: self.targets.rpo_seconds.map(ms),
+        })
+    }
+
+    /// What a runbook says of it. The own signer counts if its key is on this machine.
+    pub(in crate::commands) fn notes(self) -> Notes {
+        let own = backup::signing_key(&self.signing_key).ok().map(|key| key.signer().to_string());
+        let others = self.trusted_signers.iter().map(ToString::to_string);
+        let contact = |one: ContactConfig| Contact { name: one.name, role: one.role, reach: one.reach };
+        Notes {
+            cluster: Some(self.cluster.to_string()),
+            vault: Some(VaultNote {
+                url: self.vault,
+                cluster: self.cluster.to_string(),
+                signers: own.into_iter().chain(others).collect(),
+            }),
+            contacts: self.contacts.into_iter().map(contact).collect(),
+        }
+    }
+
+    async fn read(self, file: &Utf8Path) -> Result<Config, Failure> {
         let EtcdConfig { endpoints, cacert, cert, key } = self.etcd;
         let etcd = EtcdFlags { endpoints, cacert, cert, key };
         let host = connect::local("/".into());
@@ -244,7 +348,7 @@ impl AgentConfig {
         if self.prove_every_ms.is_some_and(|ms| ms < PROVE_EVERY_MIN_MS) {
             return Err(Failure::usage(format!("proveEveryMs is at least {PROVE_EVERY_MIN_MS}")));
         }
-        let ScheduleConfig { full, verify, time_zone, jitter_seconds } = self.schedule;
+        let ScheduleConfig { full, verify, drill, time_zone, jitter_seconds } = self.schedule;
         let schedule = |line: &str| Schedule::new(line, &time_zone, jitter_seconds);
         let recipients = Recipients::new(self.recipients.iter().map(String::as_str));
         let live = Live {
@@ -254,6 +358,8 @@ impl AgentConfig {
             credentials: self.vault_credentials.as_deref().map_or(Ok(Vec::new()), credentials)?,
             full: schedule(&full)?,
             verify: verify.as_deref().map(schedule).transpose()?,
+            drill: self.drill.map(|_| schedule(&drill)).transpose()?,
+            file: file.to_owned(),
         };
         let settings = Settings {
             endpoints: save::endpoints(&etcd, &*host).await?,

@@ -33,12 +33,14 @@ impl Pages for Agent {
     fn metrics(&self) -> String {
         // before the state is held: it is asked for there, too
         let full_due_ms = self.full_due_ms().filter(|due_ms| *due_ms < i64::MAX);
+        let drill_due_ms = self.drill_due_ms();
         let certificates = self.settings.endpoints.iter().filter_map(|endpoint| endpoint.cert.as_ref());
         let seen = Seen {
             health: &self.health.borrow(),
             state: &self.state(),
             tally: &self.tally(),
             full_due_ms,
+            drill_due_ms,
             spool_max_bytes: self.settings.spool_max_bytes,
             certificate_ends_s: certificates.filter_map(|path| ends_s(&path.0)).min(),
         };
@@ -87,6 +89,7 @@ struct Seen<'a> {
     state: &'a State,
     tally: &'a Tally,
     full_due_ms: Option<i64>,
+    drill_due_ms: Option<i64>,
     spool_max_bytes: u64,
     /// Seconds since the Unix epoch.
     certificate_ends_s: Option<i64>,
@@ -100,6 +103,7 @@ impl Seen<'_> {
         self.stream(&mut page, now_ms);
         self.members(&mut page);
         self.backups(&mut page);
+        self.drills(&mut page);
         page.0
     }
 
@@ -196,6 +200,28 @@ impl Seen<'_> {
     }
 }
 
+impl Seen<'_> {
+    fn drills(&self, page: &mut Page) {
+        let last = self.state.last_drill;
+        let help = "When the next drill is due; NaN: drills are not configured.";
+        page.one("drill_due_timestamp_seconds", "gauge", help, known(self.drill_due_ms.map(seconds)));
+        let at = known(last.map(|drill| seconds(drill.at_ms)));
+        page.one("drill_last_timestamp_seconds", "gauge", "When the last drill was begun; NaN: never.", at);
+        let at = known(last.and_then(|drill| drill.passed_ms).map(seconds));
+        let help = "When the last drill was begun that passed; NaN: never.";
+        page.one("drill_last_success_timestamp_seconds", "gauge", help, at);
+        let passed = known(last.map(|drill| u8::from(drill.passed)));
+        let help = "0: the last drill failed or missed a target; NaN: there was none.";
+        page.one("drill_last_passed", "gauge", help, passed);
+        let rto = last.and_then(|drill| drill.rto_ms).and_then(|ms| i64::try_from(ms).ok());
+        let help = "From the last drill's start until all was verified; NaN: it was not booted.";
+        page.one("drill_rto_seconds", "gauge", help, known(rto.map(seconds)));
+        let rpo = known(last.and_then(|drill| drill.rpo_ms).map(seconds));
+        let help = "What a loss at the last drill's start would have cost; NaN: not known.";
+        page.one("drill_rpo_seconds", "gauge", help, rpo);
+    }
+}
+
 /// Prometheus text under way. Writing to a String can't fail.
 #[derive(Default)]
 struct Page(String);
@@ -265,6 +291,7 @@ mod tests {
             stored_revision: Some(7),
             last_full: None,
             last_verify: None,
+            last_drill: None,
         };
         let last_error = Some("no \"disk\"\nrekindle_agent_rpo_seconds 0".into());
         let tally = Tally { last_error, ..Tally::default() };
@@ -275,6 +302,7 @@ mod tests {
                 state: &state,
                 tally: &tally,
                 full_due_ms: None,
+                drill_due_ms: None,
                 spool_max_bytes: 1,
                 certificate_ends_s: None,
             };

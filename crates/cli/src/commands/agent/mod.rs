@@ -6,10 +6,11 @@
 //!   └───── fulls.rs (the code of `backup run`) ─────────────────▶ vault/full
 //! ```
 //! `state.rs` remembers where the stream stands; `metrics.rs`, `serve.rs` and `tell.rs` say what could be lost now;
-//! `signals.rs` takes over a changed configuration; of several agents `lease.rs` lets one write, and `standby.rs` the
+//! `drill.rs` and `verify.rs` prove the vault; `signals.rs` takes over a changed configuration; of several agents `lease.rs` lets one write, and `standby.rs` the
 //! others wait.
 
 mod config;
+mod drill;
 mod fulls;
 mod lease;
 mod merge;
@@ -25,6 +26,7 @@ mod tell;
 mod verify;
 
 pub(crate) use config::AgentConfig;
+pub(super) use config::DrillDefaults;
 
 use crate::args::Agent as Args;
 use crate::connect;
@@ -58,6 +60,8 @@ struct Agent {
     health: watch::Receiver<Health>,
     vault: tokio::sync::Mutex<Option<Arc<(Vault, Writer)>>>,
     output: Output,
+    /// When it began, milliseconds since the Unix epoch.
+    begun_ms: i64,
 }
 
 pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
@@ -121,6 +125,7 @@ async fn follow_and_store(
         health,
         vault: tokio::sync::Mutex::default(),
         output,
+        begun_ms: jiff::Timestamp::now().as_millisecond(),
     });
     let served = tokio::spawn(serve::run(listener, agent.clone()));
     let end = write(&agent, publish, lease, signals).await;
@@ -151,6 +156,7 @@ async fn write(
         tokio::spawn(merge::run(agent.clone())),
         tokio::spawn(quiet::run(agent.clone())),
         tokio::spawn(verify::run(agent.clone())),
+        tokio::spawn(drill::run(agent.clone())),
         tokio::spawn(tell::run(agent.clone())),
     ];
     let Settings { vault, listen, .. } = &agent.settings;

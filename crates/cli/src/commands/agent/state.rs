@@ -33,6 +33,32 @@ pub(super) struct State {
     /// The last time that the vault was verified.
     #[serde(default)]
     pub(super) last_verify: Option<LastVerify>,
+    /// The last drill.
+    #[serde(default)]
+    pub(super) last_drill: Option<LastDrill>,
+}
+
+/// How a drill ended.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct LastDrill {
+    /// When it was begun, milliseconds since the Unix epoch.
+    pub(super) at_ms: i64,
+    /// All was as it should be, within the targets.
+    pub(super) passed: bool,
+    /// When the last one that passed was begun.
+    pub(super) passed_ms: Option<i64>,
+    /// From its start until verified; none: not booted.
+    pub(super) rto_ms: Option<u64>,
+    /// What would have been lost; none: not known.
+    pub(super) rpo_ms: Option<i64>,
+}
+
+impl LastDrill {
+    /// One that did not come to a report.
+    pub(super) fn failed(at_ms: i64) -> Self {
+        Self { at_ms, passed: false, passed_ms: None, rto_ms: None, rpo_ms: None }
+    }
 }
 
 /// What a verification of the vault found.
@@ -184,6 +210,7 @@ impl State {
             stored_revision: stored_revision(&history, &timeline),
             last_full: full.map(|(full, _)| full),
             last_verify: None,
+            last_drill: None,
             timeline,
             identity,
         })

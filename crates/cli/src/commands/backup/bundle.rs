@@ -73,10 +73,15 @@ fn wanted(given: &[Utf8PathBuf]) -> Vec<Utf8PathBuf> {
     outermost
 }
 
-fn encryption_config(manifest: &str) -> Option<Utf8PathBuf> {
-    let value = manifest.split_once(ENCRYPTION_FLAG)?.1;
+/// What a flag (`--name=`) says in a manifest's text.
+pub(in crate::commands) fn flag_of<'m>(manifest: &'m str, flag: &str) -> Option<&'m str> {
+    let value = manifest.split_once(flag)?.1;
     let end = value.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'')).unwrap_or(value.len());
-    value.get(..end).filter(|path| path.starts_with('/')).map(Utf8PathBuf::from)
+    value.get(..end)
+}
+
+fn encryption_config(manifest: &str) -> Option<Utf8PathBuf> {
+    flag_of(manifest, ENCRYPTION_FLAG).filter(|path| path.starts_with('/')).map(Utf8PathBuf::from)
 }
 
 /// Writes the archive, and says which of the usual paths are not here; one that was asked for must be.

@@ -11,6 +11,8 @@ pub(super) mod take;
 mod verify;
 
 pub(crate) use args::{Backup, Read};
+pub(super) use bundle::flag_of;
+pub(super) use prune::ms as span_ms;
 pub(crate) use report::{BackupInit, BackupList, BackupPrune, BackupReport, BackupVerification};
 
 use crate::connect;

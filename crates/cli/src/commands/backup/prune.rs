@@ -51,7 +51,7 @@ fn retention(args: &Prune) -> Result<Retention, Failure> {
 }
 
 /// A span of days, hours and less; a day has 24 hours.
-fn ms(flag: &str, span: &Span) -> Result<i64, Failure> {
+pub(in crate::commands) fn ms(flag: &str, span: &Span) -> Result<i64, Failure> {
     let wrong = || Failure::usage(format!("{flag}: {span:#} is no time that can be counted in hours"));
     let days = SpanRelativeTo::days_are_24_hours();
     let total = span.total((Unit::Hour, days)).map_err(|error| wrong().because(error))?;

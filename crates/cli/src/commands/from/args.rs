@@ -3,7 +3,8 @@
 use crate::failure::{Doing, Failure};
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::Args as ClapArgs;
-use rekindle_vault::{Identities, Signer, SigningKey};
+use rekindle_model::Redacted;
+use rekindle_vault::{Identities, Signer, SigningKey, Store};
 
 /// A point in time of a vault, to restore from.
 #[derive(Debug, Clone, ClapArgs)]
@@ -44,6 +45,9 @@ pub(crate) struct FromVault {
     /// Restore although a member once answered another HashKV than the restored rows have.
     #[arg(long, requires = "from")]
     pub(crate) accept_unproved: bool,
+    /// Settings and credentials of the vault's provider, from a configuration file; they go before the environment's.
+    #[arg(skip)]
+    pub(crate) credentials: Vec<(String, Redacted<String>)>,
 }
 
 /// The point asked for.
@@ -75,13 +79,19 @@ impl FromVault {
         parse(self.to.as_deref().unwrap_or("latest"))
     }
 
-    pub(super) fn signers(&self) -> Result<Vec<Signer>, Failure> {
+    /// Opens the vault's store.
+    pub(crate) fn store(&self, url: &str) -> Result<Store, Failure> {
+        let settings = self.credentials.iter().map(|(name, value)| (name.as_str(), value.expose().as_str()));
+        Store::open_with(url, settings).doing(|| "the vault can't be opened".into())
+    }
+
+    pub(crate) fn signers(&self) -> Result<Vec<Signer>, Failure> {
         let read: Vec<Vec<Signer>> =
             self.trusted_signers.iter().map(|text| signers(text)).collect::<Result<_, _>>()?;
         Ok(read.into_iter().flatten().collect())
     }
 
-    pub(super) fn identities(&self) -> Result<Identities, Failure> {
+    pub(crate) fn identities(&self) -> Result<Identities, Failure> {
         match (&self.identity, &self.passphrase_file) {
             (Some(path), _) => {
                 Identities::read(path.as_std_path()).doing(|| "no identity to read with".into())

@@ -15,7 +15,7 @@ use etcd_disk::snapshot::{SnapshotFile, TrailerPolicy};
 use rekindle_model::etcd::HashKv;
 use rekindle_vault::history::{History, Timeline};
 use rekindle_vault::manifest::Part;
-use rekindle_vault::{Identities, Quiet, Scratch, Store, Vault};
+use rekindle_vault::{Identities, Quiet, Scratch, Vault};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -116,7 +116,7 @@ pub(crate) async fn fetch(
     beside: &Utf8Path,
     output: &Output,
 ) -> Result<Fetched, Failure> {
-    let store = Store::open(url).doing(|| "the vault can't be opened".into())?;
+    let store = args.store(url)?;
     let identities = Arc::new(args.identities()?);
     let vault = backup::vault(&store, args.cluster.as_deref(), &args.signers()?).await?;
     let (history, faults) = vault.history().await.doing(|| format!("cannot read {url}"))?;

@@ -7,6 +7,7 @@ pub(super) mod save;
 mod verify;
 
 pub(crate) use report::SnapshotReport;
+pub(super) use verify::verify as verified;
 
 use crate::args::{Snapshot, SnapshotVerb};
 use crate::exit::Exit;
@@ -27,7 +28,7 @@ pub(crate) fn run(args: Snapshot, output: &Output) -> Result<Exit, Failure> {
 }
 
 /// Opens a snapshot as the flag says.
-fn open(file: &Utf8Path, skip_hash_check: bool) -> Result<SnapshotFile, Failure> {
+pub(super) fn open(file: &Utf8Path, skip_hash_check: bool) -> Result<SnapshotFile, Failure> {
     let policy = if skip_hash_check { TrailerPolicy::Skip } else { TrailerPolicy::Required };
     SnapshotFile::open(file.as_std_path(), policy).map_err(|error| {
         Failure::new(format!("{file} is not a usable snapshot"))

@@ -23,7 +23,11 @@ fn resource_of(key: &[u8]) -> &str {
 }
 
 /// Verifies all of it: sha256, structure, HashKV, counts per resource.
-pub(super) fn verify(snapshot: &SnapshotFile, file: &Utf8Path, output: &Output) -> Result<Verified, Failure> {
+pub(in crate::commands) fn verify(
+    snapshot: &SnapshotFile,
+    file: &Utf8Path,
+    output: &Output,
+) -> Result<Verified, Failure> {
     let options = VerifyOptions { group: Some(&resource_of), ..VerifyOptions::default() };
     let mut progress = bar(output, "verifying");
     snapshot.verify(&options, &mut progress).map_err(|error| {

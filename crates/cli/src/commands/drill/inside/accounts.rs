@@ -1,0 +1,112 @@
+//! Whether the keys of a bundle are those of the backup: without the cluster's own service-account keys and CA every token
+//! and certificate in a restored cluster is worth nothing.
+
+use crate::commands::drill::report::Check;
+use crate::commands::drill::sandbox::Settings;
+use crate::failure::{Doing, Failure};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use http::Method;
+use rekindle_model::Redacted;
+use rekindle_world::cluster::{Cluster, Sent};
+use serde_json::{Value, json};
+
+const KEYS: &str = "the service-account keys are those of the backup";
+const CA: &str = "the CA is that of the backup";
+
+/// All that can be looked at.
+pub(super) async fn checks(cluster: &Cluster, settings: &Settings, revision: i64) -> Vec<Check> {
+    let unproved =
+        "no PKI was given: name one with --pki, or put a bundle into the vault (`rekindle backup bundle`)";
+    let keys = match &settings.service_account {
+        None => Check::not_proved(KEYS, unproved),
+        Some(_) => keys(cluster).await.unwrap_or_else(|failure| Check::failed(KEYS, failure.line())),
+    };
+    let ca = match &settings.ca {
+        None => Check::not_proved(CA, unproved),
+        Some(file) => match ca(cluster, file, revision).await {
+            Ok(check) => check,
+            Err(failure) => Check::failed(CA, failure.line()),
+        },
+    };
+    vec![keys, ca]
+}
+
+/// Tokens that lie in the backup must be good; where there are none, one that the private key signs.
+async fn keys(cluster: &Cluster) -> Result<Check, Failure> {
+    let path = "/api/v1/secrets?limit=3&fieldSelector=type%3Dkubernetes.io%2Fservice-account-token";
+    let stored = get(cluster, path).await?;
+    let tokens: Vec<Redacted<String>> = items(&stored).iter().filter_map(stored_token).collect();
+    for token in &tokens {
+        if !accepted(cluster, token).await? {
+            return Ok(Check::failed(
+                KEYS,
+                "a service-account token of the backup is not accepted with these keys",
+            ));
+        }
+    }
+    if !tokens.is_empty() {
+        return Ok(Check::passed(KEYS, format!("{} stored tokens are accepted", tokens.len())));
+    }
+    let accounts = get(cluster, "/api/v1/serviceaccounts?limit=1").await?;
+    let Some(account) = items(&accounts).first().and_then(name) else {
+        return Ok(Check::not_proved(KEYS, "there is no service account in the backup"));
+    };
+    let path = format!("/api/v1/namespaces/{}/serviceaccounts/{}/token", account.0, account.1);
+    let asked = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
+    let made = cluster.send(&Method::POST, &path, Sent::Object(&asked)).await;
+    let made = made.doing(|| "no token is made with these keys".into())?;
+    let token = made.pointer("/status/token").and_then(Value::as_str).unwrap_or_default();
+    let fits = accepted(cluster, &Redacted::new(token.to_owned())).await?;
+    Ok(if fits {
+        let detail = "sa.key and sa.pub fit each other; the backup holds no token to compare them with";
+        Check::passed("the service-account keys are a pair", detail)
+    } else {
+        Check::failed(KEYS, "what sa.key signs is not accepted with sa.pub: they are no pair")
+    })
+}
+
+async fn get(cluster: &Cluster, path: &str) -> Result<Value, Failure> {
+    Ok(cluster.get(path).await.doing(|| format!("cannot read {path}"))?.unwrap_or_default())
+}
+
+fn items(list: &Value) -> &[Value] {
+    list.get("items").and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+fn name(object: &Value) -> Option<(&str, &str)> {
+    let text = |pointer| object.pointer(pointer).and_then(Value::as_str);
+    Some((text("/metadata/namespace")?, text("/metadata/name")?))
+}
+
+fn stored_token(secret: &Value) -> Option<Redacted<String>> {
+    let encoded = secret.pointer("/data/token")?.as_str()?;
+    Some(Redacted::new(String::from_utf8(BASE64_STANDARD.decode(encoded).ok()?).ok()?))
+}
+
+async fn accepted(cluster: &Cluster, token: &Redacted<String>) -> Result<bool, Failure> {
+    let asked = json!({
+        "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token.expose()},
+    });
+    let path = "/apis/authentication.k8s.io/v1/tokenreviews";
+    let answer = cluster.send(&Method::POST, path, Sent::Object(&asked)).await;
+    let answer = answer.doing(|| "the restored API server reviews no token".into())?;
+    Ok(answer.pointer("/status/authenticated").and_then(Value::as_bool).unwrap_or(false))
+}
+
+/// Every namespace has the CA in a ConfigMap.
+async fn ca(cluster: &Cluster, file: &camino::Utf8Path, revision: i64) -> Result<Check, Failure> {
+    let given = std::fs::read_to_string(file).doing(|| format!("cannot read {file}"))?;
+    let at = format!(
+        "fieldSelector=metadata.name%3Dkube-root-ca.crt&resourceVersion={revision}&resourceVersionMatch=Exact"
+    );
+    let found = get(cluster, &format!("/api/v1/configmaps?{at}")).await?;
+    let texts: Vec<&str> =
+        items(&found).iter().filter_map(|map| map.get("data")?.get("ca.crt")?.as_str()).collect();
+    let same = |text: &&str| text.split_whitespace().eq(given.split_whitespace());
+    Ok(match (texts.len(), texts.iter().filter(|text| same(text)).count()) {
+        (0, _) => Check::not_proved(CA, "the backup holds no ConfigMap kube-root-ca.crt"),
+        (all, equal) if all == equal => Check::passed(CA, format!("equal in {all} namespaces")),
+        (all, equal) => Check::failed(CA, format!("{} of {all} namespaces hold another one", all - equal)),
+    })
+}

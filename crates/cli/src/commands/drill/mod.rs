@@ -1,0 +1,42 @@
+//! `rekindle drill`: a backup restored where it can harm nothing, booted, compared object by object, measured, reported.
+//!
+//! ```text
+//! vault or snapshot ──▶ run.rs: fetch, verify, restore (as `snapshot restore` does) ──▶ scratch folder
+//!                          keys.rs: PKI and settings of the newest bundle                  │
+//!                          programs.rs: etcd and kube-apiserver                            ▼
+//! report.rs ◀── judge ◀── sandbox.rs ◀── what was seen ◀── inside/: boot, compare, check (no network but loopback)
+//!    └──▶ render.rs: Markdown, HTML          history.rs: earlier reports and their trend
+//! ```
+//! It is no journaled run: it changes nothing that anybody needs. Its folder goes with it; what a killed one leaves, the next
+//! one removes.
+
+mod args;
+mod history;
+mod inside;
+mod keys;
+mod programs;
+mod render;
+mod report;
+mod run;
+mod sandbox;
+
+pub(crate) use args::Drill;
+pub(crate) use history::DrillHistory;
+pub(crate) use report::DrillReport;
+
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::Output;
+use args::DrillVerb;
+
+/// Name of the only member.
+const MEMBER: &str = "drill";
+const BOOTS: &str = "an API server boots on it and is ready";
+
+pub(crate) fn run(args: Drill, output: &Output) -> Result<Exit, Failure> {
+    match args.verb {
+        DrillVerb::Run(args) => run::run(*args, output),
+        DrillVerb::History(args) => history::run(&args, output),
+        DrillVerb::Inside => inside::run(output),
+    }
+}

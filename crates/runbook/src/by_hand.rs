@@ -1,0 +1,140 @@
+//! The stock commands of a recovery without Rekindle, as they are pasted into a root shell. A test runs [`restore`] as it
+//! stands here, against a real etcd.
+
+use crate::site::{ControlPlane, Site, quoted};
+use rekindle_model::etcd::EtcdDefinition;
+use rekindle_model::host::Component;
+use std::fmt::Write;
+
+/// Where manifests wait meanwhile: outside the folder that the kubelet reads.
+pub const ASIDE: &str = "/etc/kubernetes/aside";
+/// What all watches have seen lies below it.
+const BUMP_REVISION: u64 = 1_000_000_000;
+
+/// Stops the control plane of a host, and waits until it is stopped.
+pub fn stop(host: &ControlPlane<'_>) -> String {
+    if host.is_units() {
+        let units: Vec<&str> = Component::ALL.iter().rev().map(|component| component.name()).collect();
+        return format!("systemctl stop {}\n", units.join(" "));
+    }
+    let (from, files) = (quoted(&host.facts.manifest_dir.to_string()), manifests(host).join(" "));
+    let names: Vec<&str> = Component::ALL.iter().map(|component| component.name()).collect();
+    format!(
+        "mkdir -p {ASIDE}\n(cd {from} && mv -n {files} {ASIDE}/)\n\
+         until [ -z \"$(crictl ps -q --name '^({})$')\" ]; do sleep 1; done\n",
+        names.join("|")
+    )
+}
+
+/// Starts it again.
+pub fn start(host: &ControlPlane<'_>) -> String {
+    if host.is_units() {
+        let units: Vec<&str> = Component::ALL.iter().map(|component| component.name()).collect();
+        return format!("systemctl start {}\n", units.join(" "));
+    }
+    let to = quoted(&host.facts.manifest_dir.to_string());
+    format!("mv -n {ASIDE}/*.yaml {to}/\n")
+}
+
+fn manifests(host: &ControlPlane<'_>) -> Vec<String> {
+    let known = Component::ALL.iter().filter_map(|component| {
+        let path = &host.facts.manifest(*component)?.path;
+        Some(quoted(path.file_name()?))
+    });
+    let known: Vec<String> = known.collect();
+    if known.is_empty() {
+        // they may be what is lost: kubeadm's names
+        return Component::ALL.iter().map(|component| format!("{component}.yaml")).collect();
+    }
+    known
+}
+
+/// Moves what is left of a stopped member aside, and restores the snapshot `$SNAPSHOT` in its place. None: its settings
+/// could not be read.
+pub fn restore(site: &Site<'_>, host: &ControlPlane<'_>) -> Option<String> {
+    let etcd = host.etcd?;
+    let data = quoted(&etcd.data_dir.to_string());
+    let token =
+        if etcd.initial_cluster_token.is_empty() { "etcd-cluster" } else { &etcd.initial_cluster_token };
+    // a step that fails ends the chain, and no name is taken over: pasted twice it does no harm
+    let mut steps = vec![format!("mkdir -p -m 700 {data}"), set_aside(&data)];
+    let mut flags = format!(
+        " \\\n  --name {} \\\n  --initial-cluster {} \\\n  --initial-cluster-token {} \\\n  \
+         --initial-advertise-peer-urls {} \\\n  --bump-revision {BUMP_REVISION} --mark-compacted \\\n  \
+         --data-dir {data}/restored",
+        quoted(&etcd.name),
+        quoted(&site.initial_cluster()),
+        quoted(token),
+        quoted(&etcd.peer_urls.join(",")),
+    );
+    if let Some(wal) = &etcd.wal_dir {
+        let wal = quoted(&wal.to_string());
+        steps.push(format!("{{ [ ! -e {wal} ] || mv -T {wal} {wal}.lost; }}"));
+        let _ = write!(flags, " --wal-dir {wal}");
+    }
+    steps.push(format!("etcdutl snapshot restore \"$SNAPSHOT\"{flags}"));
+    steps.push(format!("mv -T {data}/restored/member {data}/member"));
+    steps.push(format!("rmdir {data}/restored"));
+    Some(steps.join(" &&\n") + "\n")
+}
+
+fn set_aside(data: &str) -> String {
+    format!("{{ [ ! -e {data}/member ] || mv -T {data}/member {data}/member.lost; }}")
+}
+
+/// Puts back what [`restore`] moved aside; the restored data is kept beside it.
+pub fn put_back(host: &ControlPlane<'_>) -> Option<String> {
+    let etcd = host.etcd?;
+    let data = quoted(&etcd.data_dir.to_string());
+    let mut steps = vec![
+        format!("mv -T {data}/member {data}/member.restored"),
+        format!("mv -T {data}/member.lost {data}/member"),
+    ];
+    if let Some(wal) = &etcd.wal_dir {
+        let wal = quoted(&wal.to_string());
+        steps.push(format!("mv -T {wal} {wal}.restored"));
+        steps.push(format!("mv -T {wal}.lost {wal}"));
+    }
+    Some(steps.join(" &&\n") + "\n")
+}
+
+/// `etcdctl` as this host's certificates allow it.
+pub fn etcdctl(host: &ControlPlane<'_>) -> Option<String> {
+    let endpoint = &host.etcd?.endpoint;
+    let mut text = format!("etcdctl --endpoints={}", quoted(&endpoint.url));
+    for (flag, file) in [("cacert", &endpoint.cacert), ("cert", &endpoint.cert), ("key", &endpoint.key)] {
+        if let Some(file) = file {
+            let _ = write!(text, " --{flag}={}", quoted(&file.to_string()));
+        }
+    }
+    Some(text)
+}
+
+/// Replaces the member of a host while the others hold a quorum. `by` is one of these others.
+pub fn replace(site: &Site<'_>, host: &ControlPlane<'_>, by: &ControlPlane<'_>) -> Option<String> {
+    let (etcd, ctl) = (host.etcd?, etcdctl(by)?);
+    let (data, cluster) = (quoted(&etcd.data_dir.to_string()), site.initial_cluster());
+    let (name, peers) = (quoted(&etcd.name), quoted(&etcd.peer_urls.join(",")));
+    let (here, there) = (host.place(), by.place());
+    let mut text = format!("# on {here}\n{}{}\n", stop(host), set_aside(&data));
+    let _ = writeln!(
+        text,
+        "# on {there}\n{ctl} member list\n{ctl} member remove ID_OF_THE_LOST_MEMBER\n\
+         {ctl} member add {name} --learner --peer-urls={peers}"
+    );
+    let file = match &etcd.defined_in {
+        EtcdDefinition::Manifest(path) => format!("{ASIDE}/{}", path.file_name().unwrap_or("etcd.yaml")),
+        EtcdDefinition::Unit { files, .. } => files.first().map(ToString::to_string).unwrap_or_default(),
+    };
+    let _ = writeln!(text, "# on {here}: in {file} these two flags of etcd, then start it");
+    let _ = writeln!(text, "#   --initial-cluster={cluster}\n#   --initial-cluster-state=existing");
+    if host.is_units() {
+        text.push_str("systemctl daemon-reload\n");
+    }
+    text.push_str(&start(host));
+    let _ = writeln!(
+        text,
+        "# on {there}, when the learner has caught up\n{ctl} member promote ID_OF_THE_LEARNER"
+    );
+    Some(text)
+}

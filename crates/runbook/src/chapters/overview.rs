@@ -1,0 +1,153 @@
+//! What the cluster is, whom to call, and from a symptom to a chapter.
+
+use crate::chart::{Chart, Question};
+use crate::doc::{Block, Document};
+use crate::site::{ControlPlane, Site};
+use rekindle_model::Seen;
+
+pub(super) fn begin(site: &Site<'_>) -> Document {
+    let mut document = Document::new(format!("Runbook of {}", site.name()));
+    document.text(format!(
+        "What to do when this cluster breaks. Made by `rekindle runbook` of what was seen on {}: make it anew when hosts, \
+         versions or addresses change. Keep a printed copy, and one outside the cluster.",
+        date(site.inventory.taken_ms)
+    ));
+    contacts(&mut document, site);
+    decide(&mut document);
+    cluster(&mut document, site);
+    document
+}
+
+fn contacts(document: &mut Document, site: &Site<'_>) {
+    document.chapter("Whom to call");
+    if site.notes.contacts.is_empty() {
+        document.text("Nobody is named: put `contacts` into the configuration file.");
+    }
+    let rows = site.notes.contacts.iter();
+    let rows = rows.map(|contact| vec![contact.name.clone(), contact.role.clone(), contact.reach.clone()]);
+    document.table(&["who", "for what", "how"], rows.collect());
+}
+
+fn decide(document: &mut Document) {
+    let question = |ask: &str, look: &str, chapter: &str| Question {
+        ask: ask.into(),
+        look: look.into(),
+        chapter: chapter.into(),
+    };
+    let chart = Chart {
+        start: "Something is wrong. `rekindle check` names the root cause; without it:".replace('`', ""),
+        questions: vec![
+            question("Are all control-plane hosts gone for good?", "", "Everything is gone"),
+            question(
+                "Does a control-plane certificate say that it has expired?",
+                "kubeadm certs check-expiration",
+                "Certificates have expired",
+            ),
+            question(
+                "Is etcd, or the kubelet, just not running, its data being there?",
+                "systemctl status kubelet; crictl ps -a",
+                "Something is stopped",
+            ),
+            question(
+                "Is the data of one member lost while the others hold a quorum?",
+                "etcdctl endpoint health --cluster",
+                "One etcd member is lost",
+            ),
+            question(
+                "Is the data of etcd lost, or quorum gone?",
+                "etcdctl endpoint health",
+                "The data of etcd is lost",
+            ),
+            question("Is a node NotReady or gone?", "kubectl get nodes", "A node is lost"),
+            question(
+                "Does something not go away, or is it refused?",
+                "kubectl get ns,crd,apiservices",
+                "Something is stuck",
+            ),
+            question("Was something deleted or changed by mistake?", "", "An object is lost"),
+        ],
+        end: "Save what is there (rekindle snapshot save), then call those above.".into(),
+    };
+    document.chapter("From the symptom to the chapter");
+    document.push(Block::Figure { svg: chart.svg(), mermaid: chart.mermaid() });
+}
+
+fn cluster(document: &mut Document, site: &Site<'_>) {
+    document.chapter("The cluster");
+    let facts = &site.inventory.cluster;
+    let list = |all: Vec<String>| if all.is_empty() { "unknown".to_owned() } else { all.join(", ") };
+    let mut rows = vec![
+        vec!["API".into(), seen(&facts.control_plane_endpoint)],
+        vec!["UID of `kube-system`".into(), seen(&facts.kube_system_uid)],
+        vec!["Kubernetes".into(), list(site.kubernetes_versions())],
+        vec!["etcd".into(), list(site.etcd_versions())],
+    ];
+    if let Some(vault) = &site.notes.vault {
+        rows.push(vec!["vault".into(), format!("{} as {}", vault.url, vault.cluster)]);
+        rows.push(vec!["signers that count".into(), vault.signers.join(", ")]);
+    } else {
+        rows.push(vec![
+            "vault".into(),
+            "none is named: the commands below take the newest snapshot in `/backup`".into(),
+        ]);
+    }
+    document.table(&["", ""], rows);
+    document.section("Control-plane hosts");
+    document.table(
+        &["host", "reached as", "addresses", "run by", "etcd member", "its data", "peer address"],
+        site.hosts.iter().map(host).collect(),
+    );
+    let workers = site.workers();
+    if !workers.is_empty() {
+        document.section("Other nodes");
+        let rows = workers.iter().map(|node| vec![node.name.clone(), node.addresses.join(", ")]);
+        document.table(&["node", "addresses"], rows.collect());
+    }
+    document.section("Before it happens");
+    document.push(Block::List(vec![
+        format!(
+            "`etcdutl` and `etcdctl` of etcd {} on each control-plane host: chapters need them by hand.",
+            list(site.etcd_versions())
+        ),
+        "The identity that decrypts the backups outside the cluster, and who has it among the contacts."
+            .into(),
+        "A drill that passed lately: `rekindle drill history`.".into(),
+    ]));
+}
+
+fn host(host: &ControlPlane<'_>) -> Vec<String> {
+    let addresses = match &host.facts.addresses {
+        Seen::Known(addresses) => addresses.join(", "),
+        Seen::Unknown(why) => format!("unknown: {why}"),
+    };
+    let run_by = if host.is_units() {
+        "systemd units".to_owned()
+    } else {
+        format!("static pods in `{}`", host.facts.manifest_dir)
+    };
+    let unknown = || "unknown".to_owned();
+    vec![
+        host.name.clone(),
+        host.facts.id.to_string(),
+        addresses,
+        run_by,
+        host.etcd.map_or_else(unknown, |etcd| etcd.name.clone()),
+        host.etcd.map_or_else(unknown, |etcd| format!("`{}`", etcd.data_dir)),
+        host.etcd.map_or_else(unknown, |etcd| etcd.peer_urls.join(", ")),
+    ]
+}
+
+fn seen(fact: &Seen<String>) -> String {
+    match fact {
+        Seen::Known(text) => text.clone(),
+        Seen::Unknown(why) => format!("unknown: {why}"),
+    }
+}
+
+/// A day and a minute in UTC, of milliseconds since the Unix epoch.
+fn date(ms: i64) -> String {
+    match jiff::Timestamp::from_millisecond(ms) {
+        Ok(time) => time.strftime("%Y-%m-%d %H:%M UTC").to_string(),
+        Err(_) => "a day that is not known".into(),
+    }
+}

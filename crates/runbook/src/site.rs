@@ -1,0 +1,182 @@
+//! The cluster as its runbook names it.
+
+use rekindle_model::etcd::EtcdConfig;
+use rekindle_model::host::{Component, HostFacts, Layout};
+use rekindle_model::inventory::{Inventory, NodeFacts};
+
+/// What the operator says, and no host tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// The cluster's name.
+    pub cluster: Option<String>,
+    /// Where its backups are.
+    pub vault: Option<VaultNote>,
+    /// Whom to call.
+    pub contacts: Vec<Contact>,
+}
+
+/// A vault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VaultNote {
+    /// Its address.
+    pub url: String,
+    /// The cluster's name in it.
+    pub cluster: String,
+    /// Whose backups count: `ed25519:...`.
+    pub signers: Vec<String>,
+}
+
+/// Somebody to call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contact {
+    /// Who.
+    pub name: String,
+    /// For what.
+    pub role: String,
+    /// How.
+    pub reach: String,
+}
+
+/// A cluster with one control-plane host at least.
+#[derive(Debug)]
+pub struct Site<'a> {
+    /// What was seen.
+    pub inventory: &'a Inventory,
+    /// What was said.
+    pub notes: &'a Notes,
+    /// Control-plane hosts, in the order given.
+    pub hosts: Vec<ControlPlane<'a>>,
+}
+
+/// A control-plane host.
+#[derive(Debug)]
+pub struct ControlPlane<'a> {
+    /// All that was seen of it.
+    pub facts: &'a HostFacts,
+    /// Its own name; what it was called by where that is not known.
+    pub name: String,
+    /// Its etcd's settings, if they were read.
+    pub etcd: Option<&'a EtcdConfig>,
+}
+
+impl<'a> Site<'a> {
+    /// Of an inventory.
+    pub fn new(inventory: &'a Inventory, notes: &'a Notes) -> Self {
+        let hosts = inventory.hosts.iter().map(|facts| ControlPlane {
+            facts,
+            name: facts.hostname.known().cloned().unwrap_or_else(|| facts.id.0.clone()),
+            etcd: facts.etcd_config.known(),
+        });
+        Self { inventory, notes, hosts: hosts.collect() }
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        let uid = self.inventory.cluster.kube_system_uid.known().map(String::as_str);
+        self.notes.cluster.as_deref().or(uid).unwrap_or("(unnamed)")
+    }
+
+    /// `--host` flags for all hosts; none where Rekindle runs on the only one.
+    pub fn host_flags(&self) -> String {
+        let remote = self.inventory.hosts.iter().filter(|host| !host.id.is_local());
+        remote.map(|host| format!(" --host {}", quoted(&host.id.0))).collect()
+    }
+
+    /// The flags that name the backups: of the vault, else of a folder.
+    pub fn backup_flags(&self) -> String {
+        match &self.notes.vault {
+            Some(vault) => self.vault_flags(vault),
+            None => " --snapshot /backup".into(),
+        }
+    }
+
+    fn vault_flags(&self, vault: &VaultNote) -> String {
+        let signers: String =
+            vault.signers.iter().map(|signer| format!(" --trusted-signer {}", quoted(signer))).collect();
+        let (url, cluster) = (quoted(&vault.url), quoted(&vault.cluster));
+        format!(" --from {url} --cluster {cluster} --identity identity.txt{signers}")
+    }
+
+    /// Name and peer URL of every member, as `--initial-cluster` takes them.
+    pub fn initial_cluster(&self) -> String {
+        let members = self.hosts.iter().filter_map(|host| host.etcd);
+        let urls = members.flat_map(|etcd| etcd.peer_urls.iter().map(|url| format!("{}={url}", etcd.name)));
+        urls.collect::<Vec<_>>().join(",")
+    }
+
+    /// Whether systemd units run the control plane.
+    pub fn has_units(&self) -> bool {
+        self.hosts.iter().any(|host| host.facts.layout == Layout::Units)
+    }
+
+    /// Nodes that are no control-plane host.
+    pub fn workers(&self) -> Vec<&NodeFacts> {
+        let nodes = self.inventory.cluster.nodes.known().into_iter().flatten();
+        nodes.filter(|node| !self.hosts.iter().any(|host| host.name == node.name)).collect()
+    }
+
+    /// Versions of a component that were seen, from the images of its manifests.
+    pub fn kubernetes_versions(&self) -> Vec<String> {
+        let mut versions: Vec<String> =
+            self.hosts.iter().filter_map(|host| host.image_version(Component::KubeApiserver)).collect();
+        versions.sort();
+        versions.dedup();
+        versions
+    }
+
+    /// Versions of etcd that answered.
+    pub fn etcd_versions(&self) -> Vec<String> {
+        let status =
+            |host: &ControlPlane<'_>| Some(host.facts.etcd_live.known()?.status.known()?.version.clone());
+        let mut versions: Vec<String> = self.hosts.iter().filter_map(status).collect();
+        versions.sort();
+        versions.dedup();
+        versions
+    }
+}
+
+impl ControlPlane<'_> {
+    /// Where to type its commands.
+    pub fn place(&self) -> String {
+        if self.facts.id.is_local() {
+            self.name.clone()
+        } else {
+            format!("{} ({})", self.name, self.facts.id)
+        }
+    }
+
+    /// Whether systemd units run the control plane here.
+    pub fn is_units(&self) -> bool {
+        self.facts.layout == Layout::Units
+    }
+
+    fn image_version(&self, component: Component) -> Option<String> {
+        let text = &self.facts.manifest(component)?.text;
+        let image = text.lines().find_map(|line| line.trim().strip_prefix("image:"))?;
+        let (_, tag) = image.trim().trim_matches(['"', '\'']).rsplit_once(':')?;
+        Some(tag.to_owned())
+    }
+}
+
+/// A word for a shell.
+pub fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_./:=,@%+-".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Commands are pasted into a root shell: a name with a blank or worse stays one word.
+    #[test]
+    fn words_stay_words() {
+        assert_eq!(quoted("root@10.0.0.11"), "root@10.0.0.11");
+        assert_eq!(quoted("a b; rm -rf /"), "'a b; rm -rf /'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+        assert_eq!(quoted(""), "''");
+    }
+}
