@@ -389,6 +389,7 @@ fn a_lost_cluster_comes_back_from_its_folder() {
     let first = files(Utf8Path::new(&folder), &identity);
     assert_sound(&a, &folder, &first, &index, &keys);
     compacted(&stage, &a, &config);
+    assert_eq!(answer(0, &["list", &folder]), index);
     drop(a);
 
     // the second cluster is one of a provider's
@@ -466,6 +467,11 @@ fn conflicts(b: &Plane, restore: &[&str]) {
         data.unwrap()
     };
     let some = [restore, &["-n", "shop", "--include", "configmaps", "-l", "app=web", "--yes"]].concat();
+    let from = ["diff", restore[1], restore[2], restore[3], restore[4], restore[5]];
+    let diff = answer(0, &[&from[..], &["-n", "shop", "--include", "configmaps", "-l", "app=web"]].concat());
+    let differing = &diff["objects"][0];
+    assert_eq!((&differing["name"], &differing["action"]), (&json!("awkward"), &json!("skip")));
+    assert_eq!(differing["places"], json!(["-/data/added", "~/data/boolean"]));
     let skipped = answer(0, &some);
     assert_eq!((count(&skipped, "skipped"), data().as_str()), (1, "no x"));
     let was = uid();
