@@ -224,19 +224,6 @@ impl Cluster {
         verified(&called)
     }
 
-    /// Names of etcd's members, as stock etcdctl on that host lists them.
-    ///
-    /// # Errors
-    /// When the member there does not answer.
-    pub fn members(&self, name: &str) -> Result<Vec<String>> {
-        let listed = self.etcdctl(name, &["member", "list", "-w", "json"])?;
-        let members = listed.get("members").and_then(Value::as_array).context("no members")?;
-        Ok(members
-            .iter()
-            .map(|one| one.get("name").and_then(Value::as_str).unwrap_or_default().to_owned())
-            .collect())
-    }
-
     /// What stock etcdctl on a host answers, JSON.
     fn etcdctl(&self, name: &str, words: &[&str]) -> Result<Value> {
         let pki = "/etc/kubernetes/pki/etcd";

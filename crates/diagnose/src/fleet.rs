@@ -271,6 +271,10 @@ fn proxy_tells(node: &Node, ready: Option<&Condition>, evidence: &mut Vec<Eviden
                 "it is alive, but its reports do not arrive: its way to the API server, or its client certificate",
             )
         }
+        Reach::CannotAsk(said) => {
+            told(said);
+            (NodeState::CutOff, "RK-N05", "it is alive, and reaches no API server")
+        }
         Reach::Unhealthy(said) => {
             told(said);
             (NodeState::KubeletDown, "RK-N03", "its kubelet answers, and is not healthy")

@@ -66,6 +66,7 @@ fn causes_are_told_apart() {
         (NodeState::HostSilent, vec!["RK-N04".into()])
     );
     assert_eq!(one_of(lost(Reach::Healthy)), (NodeState::CutOff, vec!["RK-N05".into()]));
+    assert_eq!(one_of(lost(Reach::CannotAsk("x".into()))), (NodeState::CutOff, vec!["RK-N05".into()]));
     assert_eq!(one_of(lost(Reach::Unknown("403".into()))), (NodeState::NotReady, vec!["RK-N01".into()]));
     let says = |message| one_of(node("a", "", "False", message, 5));
     assert_eq!(says("container runtime is down").0, NodeState::RuntimeDown);

@@ -74,6 +74,8 @@ pub enum Reach {
     NotAsked,
     /// The kubelet answers that it is healthy.
     Healthy,
+    /// The kubelet answers, and can't ask an API server whether it may say more: it is alive, and cut off.
+    CannotAsk(String),
     /// The kubelet answers, and says that it is not.
     Unhealthy(String),
     /// The host refuses the connection: it runs, its kubelet does not.

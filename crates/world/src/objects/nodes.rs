@@ -102,6 +102,8 @@ fn judge(answer: Result<Vec<u8>, ClusterError>) -> Reach {
         {
             Reach::Silent(said)
         }
+        // a kubelet asks an API server who may ask it what; this one reaches none
+        _ if has(&["Authorization error"]) => Reach::CannotAsk(said),
         // kubelet's own "500 healthz check failed"
         ClusterError::Refused { status: 500, .. } if said.contains("healthz") => Reach::Unhealthy(said),
         _ => Reach::Unknown(said),
@@ -171,6 +173,9 @@ mod tests {
         let dial = "error trying to reach service: dial tcp 10.0.0.5:10250: connect: ";
         assert!(matches!(refused(503, &format!("{dial}connection refused")), Reach::Refused(_)));
         assert!(matches!(refused(503, &format!("{dial}no route to host")), Reach::Silent(_)));
+        let denied =
+            "Authorization error (user=kube-apiserver-kubelet-client, verb=get, subresource=healthz)";
+        assert!(matches!(refused(500, denied), Reach::CannotAsk(_)), "as a real kubelet said it");
         assert!(matches!(refused(403, "nodes is forbidden"), Reach::Unknown(_)));
         assert_eq!(judge(Ok(b"ok".to_vec())), Reach::Healthy);
     }
