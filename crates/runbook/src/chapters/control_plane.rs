@@ -77,6 +77,14 @@ pub(super) fn certificates(site: &Site<'_>) -> Chapter {
                 .into(),
         ));
     }
+    let hosts = site.host_flags();
+    let rekindle = if site.has_units() {
+        format!("rekindle certs check{hosts}\n")
+    } else {
+        format!(
+            "rekindle certs check{hosts}\nrekindle certs renew --all{hosts} --dry-run\nrekindle certs renew --all{hosts}\n"
+        )
+    };
     let check = if site.has_units() { "" } else { "kubeadm certs check-expiration\n" };
     let back = if site.has_units() {
         ("The old files come back under their names, and the units are restarted.".into(), String::new())
@@ -90,7 +98,7 @@ pub(super) fn certificates(site: &Site<'_>) -> Chapter {
             "`x509: certificate has expired or is not yet valid`".into(),
             "the cluster was off for long, or nobody upgraded it for a year".into(),
         ],
-        rekindle: format!("rekindle check{}\n", site.host_flags()),
+        rekindle,
         by_hand,
         verify: format!("{check}{}", verify_all(site)),
         back: vec![back],

@@ -9,8 +9,10 @@ const TAKE_OUT: &str = "kubectl get deployment web -n shop -o yaml > /root/web.y
 pub(super) fn node_lost(site: &Site<'_>) -> Chapter {
     let workers = site.workers();
     let node = workers.first().map_or("NODE".to_owned(), |node| quoted(&node.name));
-    let mut back =
-        vec![("A node that is well again takes pods again:".into(), format!("{KUBECTL} uncordon {node}\n"))];
+    let mut back = vec![(
+        "A node that is well again takes pods again:".into(),
+        format!("rekindle node fence --release {node}\nrekindle node uncordon {node}\n"),
+    )];
     back.push((
         "A node that was removed joins anew:".into(),
         "kubeadm token create --print-join-command      # on a control-plane host\n".into(),
@@ -21,7 +23,12 @@ pub(super) fn node_lost(site: &Site<'_>) -> Chapter {
             "`NotReady` or `Unknown`; its pods stay `Terminating`".into(),
             "more than half of the nodes at once are no lost nodes: look for what they share (API, network, clock)".into(),
         ],
-        rekindle: format!("rekindle check{}\n", site.host_flags()),
+        rekindle: format!(
+            "rekindle node list\n\
+             # its host is off for certain: it is fenced, so that its pods and volumes move\n\
+             rekindle node fence {node} --attest-off --dry-run\nrekindle node fence {node} --attest-off\n\
+             # it never comes back\nrekindle node remove {node} --dry-run\nrekindle node remove {node}\n"
+        ),
         by_hand: vec![
             (
                 "Is it the host, the kubelet or the network? On the node, if it can be reached:".into(),
@@ -50,7 +57,9 @@ pub(super) fn stuck(site: &Site<'_>) -> Chapter {
             "a namespace, a CustomResourceDefinition or a pod stays `Terminating`".into(),
             "`failed calling webhook`, `the server is currently unable to handle the request`".into(),
         ],
-        rekindle: format!("rekindle check{}\n", site.host_flags()),
+        rekindle: "# all that is stuck, who holds it, and the ways out\nrekindle unstick\n\
+                   rekindle unstick namespace NAMESPACE --dry-run\nrekindle unstick namespace NAMESPACE\n"
+            .into(),
         by_hand: vec![
             (
                 "What holds it: dead APIs and webhooks first, since they keep controllers from their work.".into(),
