@@ -1,6 +1,7 @@
 // Loader fills an etcd with objects of the sizes and kinds a Kubernetes cluster has, for the benchmarks.
 // Usage: loader ENDPOINT SEED LIVE_KEYS REVISIONS VALUE_BYTES [RESOURCE]
-// With RESOURCE all objects are of that one. For https ETCDCTL_CACERT, ETCDCTL_CERT and ETCDCTL_KEY name files.
+// With RESOURCE all objects are of that one. With LOADER_PER_SECOND it writes at that rate and prints the median and the 99th
+// percentile of the time a write took, in microseconds. For https ETCDCTL_CACERT, ETCDCTL_CERT and ETCDCTL_KEY name files.
 package main
 
 import (
@@ -8,9 +9,11 @@ import (
 	"fmt"
 	"math/rand"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -80,7 +83,12 @@ func main() {
 	}
 	client, err := clientv3.New(config)
 	check(err)
+	var tick <-chan time.Time
+	if rate, err := strconv.Atoi(os.Getenv("LOADER_PER_SECOND")); err == nil {
+		tick = time.Tick(time.Second / time.Duration(rate))
+	}
 	work := make(chan int, 1024)
+	took := make([]time.Duration, revisions)
 	var group sync.WaitGroup
 	for range 256 {
 		group.Add(1)
@@ -92,16 +100,25 @@ func main() {
 					key = rand.New(rand.NewSource(seed + int64(revision))).Intn(live)
 				}
 				name, value := object(key, revision, seed, size)
+				start := time.Now()
 				_, err := client.Put(context.Background(), name, value)
 				check(err)
+				took[revision] = time.Since(start)
 			}
 		}()
 	}
 	for revision := range revisions {
+		if tick != nil {
+			<-tick
+		}
 		work <- revision
 	}
 	close(work)
 	group.Wait()
+	if tick != nil {
+		slices.Sort(took)
+		fmt.Println(took[len(took)/2].Microseconds(), took[len(took)*99/100].Microseconds())
+	}
 }
 
 func check(err error) {

@@ -9,9 +9,9 @@ use testbed::{cache, cmd, components};
 const LOADER: &str = include_str!("../../loader/main.go");
 const GO_MOD: &str = include_str!("../../../testbed/components/etcd-3.6/go.mod");
 const GO_SUM: &str = include_str!("../../../testbed/components/etcd-3.6/go.sum");
-const SEED: u32 = 20_261_122;
+pub(super) const SEED: u32 = 20_261_122;
 const VALUE_BYTES: u32 = 770;
-const CLIENT: &str = "http://127.0.0.1:23790";
+pub(super) const CLIENT: &str = "http://127.0.0.1:23790";
 
 /// A running etcd that ends with this value.
 pub(super) struct Etcd(Child);

@@ -44,7 +44,7 @@ fn high_water(pid: u32) -> u64 {
     [pid].into_iter().chain(started).filter_map(high_water_of).max().unwrap_or(0)
 }
 
-fn high_water_of(pid: u32) -> Option<u64> {
+pub(super) fn high_water_of(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().trim_end_matches(" kB").parse().ok()
 }

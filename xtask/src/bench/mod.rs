@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: speed as ratios against the stock tool on the same files, in one run, never a timed test.
 
+mod agent;
 mod fixture;
 mod measure;
 mod resources;
@@ -11,7 +12,7 @@ use anyhow::Result;
 /// Arguments.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only these rows (restore, bump, three, verify, replay, resources, rto)
+    /// Only these rows (restore, bump, three, verify, replay, agent, resources, rto)
     #[arg(long, value_name = "ROW")]
     only: Vec<String>,
     /// Runs of each command; the median counts
@@ -30,9 +31,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     testbed::components::build(&["etcd-3.6".into()])?;
     let binary = crate::dist_task::build()?;
     let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|row| row == name);
-    if args.only.is_empty() || args.only.iter().any(|row| !["resources", "rto"].contains(&row.as_str())) {
+    if args.only.is_empty()
+        || args.only.iter().any(|row| !["agent", "resources", "rto"].contains(&row.as_str()))
+    {
         let fixture = fixture::snapshot(args.revisions)?;
         rows::run(&binary, &fixture, args.runs, &args.only)?;
+    }
+    if wanted("agent") {
+        agent::run(&binary)?;
     }
     if wanted("resources") {
         resources::run(&binary)?;
