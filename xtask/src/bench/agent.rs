@@ -66,12 +66,10 @@ fn write() -> Result<String> {
 /// The agent as it is run, its vault a folder, when it says that it is healthy.
 fn start(rekindle: &Utf8Path, dir: &Utf8Path) -> Result<Agent> {
     let (identity, key, vault) = (dir.join("identity.txt"), dir.join("sign.key"), dir.join("vault"));
-    let keygen = components::age()?.path("age-keygen");
-    cmd::run(Command::new(&keygen).args(["-o", identity.as_str()]))?;
-    let recipient = cmd::run(Command::new(&keygen).args(["-y", identity.as_str()]))?;
-    let recipient = recipient.trim();
+    let (secret, recipient) = scenarios::identity()?;
+    cache::write(&identity, secret)?;
     let mut init = cmd::command(rekindle.as_str(), ["backup", "init", "--vault", vault.as_str()]);
-    init.args(["--signing-key", key.as_str(), "--recipient", recipient, "--identity", identity.as_str()]);
+    init.args(["--signing-key", key.as_str(), "--recipient", &recipient, "--identity", identity.as_str()]);
     cmd::run(&mut init)?;
     let port = ports::free();
     let config = format!(

@@ -22,16 +22,15 @@ pub(super) fn run(rekindle: &Utf8Path) -> Result<()> {
         std::fs::create_dir_all(dir.join(name))?;
     }
     let identity = dir.join("identity.txt");
-    let keygen = components::age()?.path("age-keygen");
-    cmd::run(Command::new(&keygen).args(["-o", identity.as_str()]))?;
-    let recipient = cmd::run(Command::new(&keygen).args(["-y", identity.as_str()]))?;
+    let (secret, recipient) = scenarios::identity()?;
+    cache::write(&identity, secret)?;
     let from = Plane::start(&dir.join("from"), &Options::default())?;
     cmd::note(&format!("making {OBJECTS} objects"));
     from.fill(OBJECTS)?;
     let folder = dir.join("backup");
     let backup = once(
         Command::new(rekindle)
-            .args(["resources", "backup", folder.as_str(), "--recipient", recipient.trim()])
+            .args(["resources", "backup", folder.as_str(), "--recipient", &recipient])
             .args(["--kubeconfig", from.kubeconfig().as_str()]),
     )?;
     drop(from);

@@ -1,6 +1,7 @@
 //! `rekindle recover`: the whole pipeline in one command.
 
-use super::plan::{Made, make, new_run, point_file, show};
+use super::check::options;
+use super::plan::{Made, goal_without_data, make, new_run, point_file, show};
 use crate::args::{Consent, Format, Hosts, Recover};
 use crate::exit::Exit;
 use crate::failure::{Failure, of_run};
@@ -8,11 +9,14 @@ use crate::output::Output;
 use crate::progress::Renderer;
 use crate::{connect, consent, render};
 use rekindle_model::RunId;
+use rekindle_model::diagnosis::Diagnosis;
 use rekindle_model::event::Outcome;
-use rekindle_model::plan::{Phase, Plan, PlanOutcome};
+use rekindle_model::inventory::Inventory;
+use rekindle_model::plan::{Goal, Phase, Plan, PlanOutcome};
 use rekindle_model::report::RunReport;
 use rekindle_run::{Before, RunOptions, Turn};
 use rekindle_world::World;
+use rekindle_world::observe::observe;
 use std::sync::Arc;
 
 pub(super) fn run(args: &Recover, output: &Output) -> Result<Exit, Failure> {
@@ -44,6 +48,32 @@ pub(super) fn turn(hosts: &Hosts, agreed: &Consent, run_id: &RunId) -> Result<Op
     }
     let turn = Turn::take(&hosts.state_dir, run_id);
     turn.map(Some).map_err(|error| of_run(error, "nothing was begun".into()))
+}
+
+/// The same way for a verb that restores nothing: observes, diagnoses, has `plan` decide (of the inventory, the diagnosis,
+/// the goal, and now), and carries it out.
+pub(super) fn carry_out_asked(
+    hosts: &Hosts,
+    agreed: &Consent,
+    output: &Output,
+    plan: impl FnOnce(&Inventory, &Diagnosis, &Goal, i64) -> PlanOutcome,
+) -> Result<Exit, Failure> {
+    let runtime = connect::runtime()?;
+    let world = runtime.block_on(connect::world(hosts))?;
+    let run_id = new_run();
+    let turn = turn(hosts, agreed, &run_id)?;
+    let began_ms = rekindle_run::now_ms();
+    let inventory = runtime.block_on(observe(&world, &options(hosts, None, None)));
+    let diagnosis = rekindle_diagnose::diagnose(&inventory);
+    let diagnosed_ms = rekindle_run::now_ms();
+    let outcome = plan(&inventory, &diagnosis, &goal_without_data(hosts, run_id), diagnosed_ms);
+    let made = Made { outcome, began_ms, diagnosed_ms };
+    match (&made.outcome, turn) {
+        (PlanOutcome::Plan(plan), Some(turn)) => {
+            carry_out(&runtime, &world, plan, &made, turn, agreed, output)
+        }
+        _ => show(&made.outcome, output),
+    }
 }
 
 /// Shows the plan, asks, executes, reports.
