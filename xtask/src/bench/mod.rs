@@ -8,11 +8,12 @@ mod rows;
 mod rto;
 
 use anyhow::Result;
+use testbed::set::Kind;
 
 /// Arguments.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only these rows (restore, bump, three, verify, replay, agent, resources, rto)
+    /// Only these rows (restore, bump, three, verify, replay, agent, resources, rto-one, rto-three)
     #[arg(long, value_name = "ROW")]
     only: Vec<String>,
     /// Runs of each command; the median counts
@@ -21,7 +22,7 @@ pub(crate) struct Args {
     /// Revisions in the fixture; 740000 make 1.0 GB
     #[arg(long, default_value_t = 740_000)]
     revisions: u32,
-    /// Revisions added to the cluster of the larger RTO rows; 740000 make 1.0 GB
+    /// Revisions added to the cluster of the larger RTO rows; 740000 make 1.0 GB, 0 leaves these rows out
     #[arg(long, default_value_t = 740_000)]
     rto_revisions: u32,
 }
@@ -32,7 +33,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let binary = crate::dist_task::build()?;
     let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|row| row == name);
     if args.only.is_empty()
-        || args.only.iter().any(|row| !["agent", "resources", "rto"].contains(&row.as_str()))
+        || args.only.iter().any(|row| !["agent", "resources", "rto-one", "rto-three"].contains(&row.as_str()))
     {
         let fixture = fixture::snapshot(args.revisions)?;
         rows::run(&binary, &fixture, args.runs, &args.only)?;
@@ -43,8 +44,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if wanted("resources") {
         resources::run(&binary)?;
     }
-    if wanted("rto") {
-        rto::run(&binary, args.rto_revisions)?;
+    let kinds = [("rto-one", Kind::Kubeadm1), ("rto-three", Kind::Kubeadm3)];
+    let kinds: Vec<Kind> = kinds.into_iter().filter(|(name, _)| wanted(name)).map(|(_, kind)| kind).collect();
+    if !kinds.is_empty() {
+        rto::run(&binary, &kinds, args.rto_revisions, args.runs)?;
     }
     Ok(())
 }
