@@ -222,6 +222,9 @@ pub(crate) struct Restore {
     /// Accept a source that carries a CORRUPT alarm.
     #[arg(long)]
     pub(crate) accept_corrupt_alarm: bool,
+    /// Accept a copied db (`member/snap/db`), which does not end with the SHA-256 that a saved snapshot has.
+    #[arg(long)]
+    pub(crate) skip_hash_check: bool,
     #[command(flatten)]
     pub(crate) from: FromVault,
 }

@@ -27,6 +27,9 @@ pub struct Goal {
     pub accept_unknown_identity: bool,
     /// Consent to a source with a CORRUPT alarm.
     pub accept_corrupt_alarm: bool,
+    /// Consent to a copied db, which has no SHA-256 at its end.
+    #[serde(default)]
+    pub skip_hash_check: bool,
     /// `--to`: the candidate with a point of a vault is to be restored, even where newer data survives.
     pub go_back: bool,
 }

@@ -16,8 +16,12 @@ pub struct SourceCandidate {
     pub facts: Seen<DbFacts>,
     /// When its data was current, milliseconds since the Unix epoch (a file's time is an upper bound).
     pub taken_ms: Seen<i64>,
-    /// SHA-256 (hex) of the db bytes, when it is a file with a trailer that matched.
+    /// SHA-256 (hex) of the db bytes, when it is a file: by it the file is known again.
     pub sha256: Option<String>,
+    /// A file that is a copied db: it does not end with the SHA-256 that a saved snapshot ends with, so that nothing but
+    /// its structure tells whether it is whole.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub copied_db: bool,
     /// Whose data it is, compared with this cluster.
     pub identity: Identity,
     /// The point of a vault's history that the file was made from.

@@ -47,6 +47,11 @@ pub(crate) fn no_source(context: &Context<'_>, choice: Choice) -> PlanOutcome {
                 .to_owned(),
         );
     }
+    if choice.candidates.iter().any(|(c, _)| c.copied_db && c.facts.known().is_some())
+        && !context.goal.skip_hash_check
+    {
+        possible.push("take the copied db, whose content nothing proves: --skip-hash-check".to_owned());
+    }
     let corrupt = |f: &rekindle_model::etcd::DbFacts| f.alarms.iter().any(|a| a.contains("CORRUPT"));
     if choice.candidates.iter().any(|(c, _)| c.facts.known().is_some_and(corrupt))
         && !context.goal.accept_corrupt_alarm

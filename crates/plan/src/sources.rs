@@ -117,6 +117,11 @@ fn check<'a>(context: &Context<'_>, candidate: &'a SourceCandidate) -> Result<&'
         }
         Identity::Same(_) | Identity::Unknown(_) => {}
     }
+    if candidate.copied_db && !context.goal.skip_hash_check {
+        return Err("it is a copied db without the SHA-256 that a snapshot ends with: its structure is whole, but that its \
+                    content is can't be told, and that needs your consent"
+            .into());
+    }
     if facts.alarms.iter().any(|a| a.contains("CORRUPT")) && !context.goal.accept_corrupt_alarm {
         return Err(
             "it carries a CORRUPT alarm: etcd found that members disagreed; that needs your consent".into()

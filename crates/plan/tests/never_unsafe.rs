@@ -160,6 +160,7 @@ proptest! {
             data_dir: elsewhere.then(|| HostPath::from("/srv/etcd")),
             accept_unknown_identity: unknown,
             accept_corrupt_alarm: corrupt,
+            skip_hash_check: corrupt,
             ..goal()
         };
         planned(&inventory, &found, &goal);

@@ -239,6 +239,21 @@ fn s7_a_corrupt_alarm_needs_consent() {
     assert!(plan.steps.iter().any(|s| matches!(s.step, Step::BuildDb { allow_corrupt_alarm: true, .. })));
 }
 
+// A db copied out of a data dir has nothing that proves its content: it takes consent, the plan says so, and the step
+// knows that no SHA-256 stands at its end.
+#[test]
+fn s7_a_copied_db_needs_consent() {
+    let copied = |i: &mut rekindle_model::inventory::Inventory| i.sources[0].copied_db = true;
+    let inventory = Fixture::kubeadm(1).lose_data(0).snapshot(48_000).with(copied).build();
+    let found = diagnosis(&inventory, EtcdVerdict::DataLost, &[MemberVerdict::DataLost]);
+    let outcome = planned(&inventory, &found, &goal());
+    assert!(refusal(&outcome).possible.iter().any(|p| p.contains("--skip-hash-check")));
+    let plan = expect_plan(planned(&inventory, &found, &Goal { skip_hash_check: true, ..goal() }));
+    assert!(plan.warnings.iter().any(|w| w.contains("copied db")), "{:?}", plan.warnings);
+    let without = |s: &Step| matches!(s, Step::BuildDb { source, .. } if !source.has_trailer && source.sha256.is_some());
+    assert!(plan.steps.iter().any(|s| without(&s.step)));
+}
+
 // The state of etcd could not be told: nothing is guessed.
 #[test]
 fn s7_an_unknown_state_is_refused() {

@@ -119,6 +119,7 @@ fn goal(hosts: &Hosts, restore: &Restore, run_id: RunId) -> Goal {
         data_dir: restore.data_dir.clone().map(Into::into),
         accept_unknown_identity: restore.accept_unknown_identity,
         accept_corrupt_alarm: restore.accept_corrupt_alarm,
+        skip_hash_check: restore.skip_hash_check,
         go_back: restore.from.from.is_some() && restore.from.goes_back(),
         ..goal_without_data(hosts, run_id)
     }
@@ -134,6 +135,7 @@ pub(super) fn goal_without_data(hosts: &Hosts, run_id: RunId) -> Goal {
         data_dir: None,
         accept_unknown_identity: false,
         accept_corrupt_alarm: false,
+        skip_hash_check: false,
         go_back: false,
     }
 }

@@ -63,7 +63,7 @@ impl Restore<'_, '_> {
     pub(super) fn add_build(&self, steps: &mut Steps, saved: Option<HostPath>) -> Result<(), String> {
         let (path, has_trailer, sha256) = match &self.source.kind {
             SourceKind::SnapshotFile(path) => {
-                (path.clone(), self.source.sha256.is_some(), self.source.sha256.clone())
+                (path.clone(), !self.source.copied_db, self.source.sha256.clone())
             }
             kind => {
                 let path = saved.ok_or_else(|| format!("{kind} was not saved"))?;

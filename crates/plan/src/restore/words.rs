@@ -73,6 +73,13 @@ impl Restore<'_, '_> {
         {
             warnings.push(format!("The point in time is {}.", point.proof));
         }
+        if self.source.copied_db {
+            warnings.push(
+                "The source is a copied db without a SHA-256: its structure was checked, but nothing proves its content. \
+                 A copy made while etcd was writing may mix two moments."
+                    .into(),
+            );
+        }
         if let Identity::Unknown(why) = &self.source.identity {
             warnings.push(format!(
                 "Whose data the source is could not be told ({why}); you consented to take it."

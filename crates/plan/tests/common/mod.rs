@@ -22,6 +22,7 @@ pub fn goal() -> Goal {
         data_dir: None,
         accept_unknown_identity: false,
         accept_corrupt_alarm: false,
+        skip_hash_check: false,
         go_back: false,
     }
 }

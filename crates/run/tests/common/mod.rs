@@ -146,6 +146,7 @@ impl Case {
             data_dir: None,
             accept_unknown_identity: false,
             accept_corrupt_alarm: false,
+            skip_hash_check: false,
             go_back: false,
         };
         make_certificates(&mut inventory, &world, &path);

@@ -117,6 +117,7 @@ mod tests {
             facts: Seen::Known(facts),
             taken_ms: Seen::default(),
             sha256: None,
+            copied_db: false,
             identity: Identity::Unknown(String::new()),
             point: None,
         }

@@ -47,6 +47,7 @@ fn candidate(kind: SourceKind, facts: Seen<DbFacts>, taken_ms: Seen<i64>) -> Sou
         facts,
         taken_ms,
         sha256: None,
+        copied_db: false,
         identity: Identity::Unknown("not compared".into()),
         point: None,
     }
@@ -156,7 +157,7 @@ async fn files(host: &dyn Host, path: &HostPath, facts: &[HostFacts]) -> Vec<Sou
         Err(error) => return unusable(error.what),
     };
     let list = match (stat.kind, within(host, QUICK, "list", host.list(path)).await) {
-        (FileKind::File, _) => vec![(stat.modified_ms, path.clone())],
+        (FileKind::File, _) => vec![(stat.modified_ms, stat.size_bytes, path.clone())],
         (_, Ok(names)) => dated(host, path, names).await,
         (_, Err(error)) => return unusable(error.what),
     };
@@ -165,13 +166,14 @@ async fn files(host: &dyn Host, path: &HostPath, facts: &[HostFacts]) -> Vec<Sou
     }
     let mut found = Vec::new();
     let mut taken: Option<HostPath> = None;
-    for (modified_ms, path) in list {
+    for (modified_ms, size_bytes, path) in list {
         let mut one =
             candidate(SourceKind::SnapshotFile(path.clone()), Seen::default(), Seen::Known(modified_ms));
         if let Some(newer) = &taken {
             one.facts = Seen::Unknown(format!("not verified: {newer} is newer and verified"));
         } else {
-            let verified = inspect(host, &path, true).await;
+            one.copied_db = is_copied_db(size_bytes);
+            let verified = inspect(host, &path, !one.copied_db).await;
             one.sha256 = verified.as_ref().ok().map(|(_, sha256)| sha256.clone());
             one.facts = seen(verified.map(|(facts, _)| facts));
             if one.facts.known().is_some() && !identity::of_another_ca(&one, facts) {
@@ -183,15 +185,21 @@ async fn files(host: &dyn Host, path: &HostPath, facts: &[HostFacts]) -> Vec<Sou
     found
 }
 
-/// Files of a folder with their times, newest first.
-async fn dated(host: &dyn Host, folder: &HostPath, names: Vec<String>) -> Vec<(i64, HostPath)> {
+/// Whether a file of this size is a db as it lies in a data dir: whole sectors, without the 32 bytes of SHA-256 that a
+/// snapshot ends with (told apart as in etcdutl, `etcdutl/snapshot/v3_snapshot.go`).
+fn is_copied_db(size_bytes: u64) -> bool {
+    size_bytes > 0 && size_bytes.is_multiple_of(512)
+}
+
+/// Files of a folder with their times and sizes, newest first.
+async fn dated(host: &dyn Host, folder: &HostPath, names: Vec<String>) -> Vec<(i64, u64, HostPath)> {
     let mut found = Vec::new();
     for name in names.into_iter().filter(|n| !n.starts_with('.')).take(MAX_FILES) {
         let path = folder.join(&name);
         if let Ok(Some(stat)) = within(host, QUICK, "stat", host.stat(&path)).await
             && stat.kind == FileKind::File
         {
-            found.push((stat.modified_ms, path));
+            found.push((stat.modified_ms, stat.size_bytes, path));
         }
     }
     found.sort_by(|a, b| b.cmp(a));
