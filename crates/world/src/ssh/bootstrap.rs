@@ -104,7 +104,7 @@ struct Program {
 /// `Unreachable` when ssh does not get there, with what it says; `Refused` for another kind of machine than the
 /// program's, and when no folder of the host can be executed from.
 pub(super) async fn open(id: &HostId, options: &SshOptions) -> Outcome<Session> {
-    let program = load(options.helper.clone()).await?;
+    let program = program(options.helper.as_ref()).await?;
     let mut session = start(id, options, &program)?;
     let opened = converse(&mut session, &program).await;
     match opened {
@@ -129,6 +129,16 @@ pub(super) async fn ended(status: Option<std::process::ExitStatus>, stderr: &mut
     match status {
         Some(status) => format!("ssh ended ({status}): {said}"),
         None => format!("ssh closed the channel: {said}"),
+    }
+}
+
+/// This program itself: read and hashed once, however many hosts it goes to.
+static OWN: tokio::sync::OnceCell<Arc<Program>> = tokio::sync::OnceCell::const_new();
+
+async fn program(helper: Option<&Utf8PathBuf>) -> Outcome<Arc<Program>> {
+    match helper {
+        Some(path) => load(Some(path.clone())).await.map(Arc::new),
+        None => OWN.get_or_try_init(|| async { load(None).await.map(Arc::new) }).await.cloned(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 /// The line that the far end writes before its first frame. What comes before it is noise of a login shell.
-pub(super) const PREAMBLE: &str = "REKINDLE-FRAMES 1";
+pub(super) const PREAMBLE: &str = "REKINDLE-FRAMES 2";
 /// Longest JSON payload: the largest answer, 32 MiB of bytes, is 43 MiB in base64.
 pub(super) const MAX_JSON_BYTES: usize = 64 << 20;
 /// Longest piece of a file.
@@ -13,6 +13,8 @@ pub(super) const MAX_DATA_BYTES: usize = 64 << 10;
 pub(super) const WINDOW_BYTES: u64 = 4 << 20;
 
 const HEADER_BYTES: usize = 13;
+/// The length of the piece before its zstd frame.
+const PLAIN_BYTES_BYTES: usize = 4;
 
 /// One frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,12 +40,23 @@ pub(super) enum Body {
     Size(u64),
     /// A piece of a file.
     Data(Vec<u8>),
+    /// A piece of a file, compressed.
+    Packed(Packed),
     /// SHA-256 of the whole file.
     End([u8; 32]),
     /// So many bytes more may be sent.
     Credit(u64),
     /// The asking side has lost interest.
     Cancel,
+}
+
+/// A piece of a file as a zstd frame of its own, shorter than the piece.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Packed {
+    /// Length of the piece: 1 to `MAX_DATA_BYTES`.
+    pub(super) plain_bytes: u32,
+    /// The zstd frame.
+    pub(super) zstd: Vec<u8>,
 }
 
 impl Body {
@@ -58,6 +71,7 @@ impl Body {
             Self::End(_) => 7,
             Self::Credit(_) => 8,
             Self::Cancel => 9,
+            Self::Packed(_) => 10,
         }
     }
 }
@@ -70,6 +84,7 @@ fn lengths(kind: u8) -> Option<(usize, usize)> {
         6 => Some((1, MAX_DATA_BYTES)),
         7 => Some((32, 32)),
         9 => Some((0, 0)),
+        10 => Some((PLAIN_BYTES_BYTES + 1, MAX_DATA_BYTES)),
         _ => None,
     }
 }
@@ -118,8 +133,19 @@ fn decode(kind: u8, payload: Vec<u8>) -> io::Result<Body> {
         7 => Body::End(payload.try_into().map_err(|_| bad("a hash of 32 bytes".into()))?),
         8 => Body::Credit(number(&payload)?),
         9 => Body::Cancel,
+        10 => Body::Packed(packed(&payload)?),
         other => return Err(bad(format!("frame of unknown kind {other}"))),
     })
+}
+
+fn packed(payload: &[u8]) -> io::Result<Packed> {
+    let (plain_bytes, zstd) =
+        payload.split_first_chunk().ok_or_else(|| bad("a packed piece without a length".into()))?;
+    let plain_bytes = u32::from_be_bytes(*plain_bytes);
+    if plain_bytes == 0 || plain_bytes as usize > MAX_DATA_BYTES {
+        return Err(bad(format!("a packed piece of {plain_bytes} bytes")));
+    }
+    Ok(Packed { plain_bytes, zstd: zstd.to_vec() })
 }
 
 /// Writes a frame, without flushing.
@@ -127,7 +153,7 @@ fn decode(kind: u8, payload: Vec<u8>) -> io::Result<Body> {
 /// # Errors
 /// `InvalidInput`: longer than its kind may be; nothing was written then.
 pub(super) async fn write(to: &mut (impl AsyncWrite + Unpin), frame: &Frame) -> io::Result<()> {
-    let number;
+    let (number, joined);
     let payload: &[u8] = match &frame.body {
         Body::Request(bytes) | Body::Reply(bytes) | Body::Put(bytes) | Body::Get(bytes) => bytes,
         Body::Data(bytes) => bytes,
@@ -136,6 +162,10 @@ pub(super) async fn write(to: &mut (impl AsyncWrite + Unpin), frame: &Frame) -> 
             &number
         }
         Body::End(sha256) => sha256,
+        Body::Packed(packed) => {
+            joined = [&packed.plain_bytes.to_be_bytes()[..], &packed.zstd].concat();
+            &joined
+        }
         Body::Cancel => &[],
     };
     let kind = frame.body.kind();
@@ -170,6 +200,8 @@ mod tests {
             bytes().prop_map(Body::Get),
             any::<u64>().prop_map(Body::Size),
             bytes().prop_map(Body::Data),
+            (1..=65_536_u32, bytes())
+                .prop_map(|(plain_bytes, zstd)| Body::Packed(Packed { plain_bytes, zstd })),
             any::<[u8; 32]>().prop_map(Body::End),
             any::<u64>().prop_map(Body::Credit),
             Just(Body::Cancel),

@@ -2,7 +2,7 @@
 //! `tests/ssh.rs`.
 
 use super::channel::Channel;
-use super::frame::{self, Body, Frame, MAX_DATA_BYTES, PREAMBLE};
+use super::frame::{self, Body, Frame, MAX_DATA_BYTES, PREAMBLE, Packed};
 use super::serve::serve;
 use super::wire::parse_reply;
 use crate::fault::Fault;
@@ -73,7 +73,12 @@ async fn a_lying_sender_leaves_no_file() {
     let to = Utf8PathBuf::from_path_buf(folder.path().join("file")).unwrap();
     let data = vec![7_u8; 1000];
     let sum: [u8; 32] = Sha256::digest(&data).into();
-    let cases: [(&str, Vec<Body>); 6] = [
+    let packed = |plain_bytes, zstd| Body::Packed(Packed { plain_bytes, zstd });
+    let zstd = zstd::bulk::compress(&data, 1).unwrap();
+    let cases: [(&str, Vec<Body>); 9] = [
+        ("a packed piece", vec![Body::Size(1000), packed(1000, data.clone()), Body::End(sum)]),
+        ("a packed piece", vec![Body::Size(999), packed(999, zstd.clone()), Body::End(sum)]),
+        ("a packed piece of 1001", vec![Body::Size(1001), packed(1001, zstd), Body::End(sum)]),
         ("SHA-256", vec![Body::Size(1000), Body::Data(data.clone()), Body::End([0; 32])]),
         ("1000 bytes came instead of 2000", vec![Body::Size(2000), Body::Data(data.clone()), Body::End(sum)]),
         ("more bytes came than the 999", vec![Body::Size(999), Body::Data(data.clone()), Body::End(sum)]),

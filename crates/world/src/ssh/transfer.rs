@@ -1,7 +1,8 @@
 //! One file over the channel, the same code at both ends: whoever sends keeps within the window that the receiver's
-//! credit opens; whoever receives writes aside, and names the file only when its SHA-256 is the sender's.
+//! credit opens; whoever receives writes aside, and names the file only when its SHA-256 is the sender's. Pieces are
+//! compressed one by one: a store shrinks to a third, and most lines are slower than that costs.
 
-use super::frame::{Body, MAX_DATA_BYTES, WINDOW_BYTES};
+use super::frame::{Body, MAX_DATA_BYTES, Packed, WINDOW_BYTES};
 use super::wire::{Event, Outbox, broken, parse_reply, send};
 use crate::Progress;
 use crate::aside::AsideFile;
@@ -12,6 +13,8 @@ use std::fs::File;
 use std::io::Read as _;
 use tokio::sync::mpsc;
 
+/// zstd's fastest ordinary level: keeps up with a line of 3 Gbit/s.
+const LEVEL: i32 = 1;
 /// Pieces that may wait between channel and disk.
 const PIECES: usize = 8;
 
@@ -30,16 +33,16 @@ pub(super) async fn send_file(
     progress(0, size);
     while let Some(piece) = pieces.recv().await {
         match piece? {
-            Piece::Data(data) => {
-                let length = data.len() as u64;
+            Piece::End(sha256) => sum = Some(sha256),
+            piece => {
+                let length = piece.plain_bytes();
                 while sent.saturating_sub(taken).saturating_add(length) > WINDOW_BYTES {
                     taken = taken.saturating_add(credit(events.recv().await)?);
                     progress(taken.min(size), size);
                 }
-                send(outbox, id, Body::Data(data)).await?;
+                send(outbox, id, piece.into_body()).await?;
                 sent = sent.saturating_add(length);
             }
-            Piece::End(sha256) => sum = Some(sha256),
         }
         while let Ok(event) = events.try_recv() {
             taken = taken.saturating_add(credit(Some(event))?);
@@ -68,6 +71,7 @@ fn name(event: &Event) -> &'static str {
         Event::Reply(_) => "reply",
         Event::Size(_) => "size",
         Event::Data(_) => "data",
+        Event::Packed(_) => "packed",
         Event::End(_) => "end",
         Event::Credit(_) => "credit",
         Event::Cancel => "cancel",
@@ -76,7 +80,48 @@ fn name(event: &Event) -> &'static str {
 
 enum Piece {
     Data(Vec<u8>),
+    Packed(Packed),
     End([u8; 32]),
+}
+
+impl Piece {
+    /// Bytes of the file that it stands for.
+    fn plain_bytes(&self) -> u64 {
+        match self {
+            Self::Data(data) => data.len() as u64,
+            Self::Packed(packed) => u64::from(packed.plain_bytes),
+            Self::End(_) => 0,
+        }
+    }
+
+    fn into_body(self) -> Body {
+        match self {
+            Self::Data(data) => Body::Data(data),
+            Self::Packed(packed) => Body::Packed(packed),
+            Self::End(sha256) => Body::End(sha256),
+        }
+    }
+
+    /// A piece of a file, packed where that makes it an eighth shorter at least.
+    fn pack(data: Vec<u8>, zstd: &mut zstd::bulk::Compressor<'_>) -> Self {
+        match (zstd.compress(&data), u32::try_from(data.len())) {
+            (Ok(packed), Ok(plain_bytes)) if packed.len() < data.len() - data.len() / 8 => {
+                Self::Packed(Packed { plain_bytes, zstd: packed })
+            }
+            _ => Self::Data(data),
+        }
+    }
+}
+
+/// The piece of a file that was packed; one that is not as long as it says is refused.
+fn unpack(packed: &Packed, zstd: &mut zstd::bulk::Decompressor<'_>) -> Result<Vec<u8>, String> {
+    let length = packed.plain_bytes as usize;
+    let data = zstd.decompress(&packed.zstd, length).map_err(|e| format!("a packed piece: {e}"))?;
+    if data.len() == length {
+        Ok(data)
+    } else {
+        Err(format!("a packed piece of {length} bytes has {}", data.len()))
+    }
 }
 
 /// Opens a regular file and reads it on a thread of its own.
@@ -106,6 +151,11 @@ fn open_regular(path: &Utf8Path) -> Outcome<(File, u64)> {
 
 fn read_pieces(path: &Utf8Path, mut file: File, pieces: &mpsc::Sender<Outcome<Piece>>) {
     let mut sum = Sha256::new();
+    let failed = |e| Fault::io(format_args!("compress {path}"), &e);
+    let mut zstd = match zstd::bulk::Compressor::new(LEVEL).map_err(failed) {
+        Ok(zstd) => zstd,
+        Err(fault) => return drop(pieces.blocking_send(Err(fault))),
+    };
     loop {
         let mut data = vec![0; MAX_DATA_BYTES];
         let piece = match file.read(&mut data) {
@@ -113,12 +163,12 @@ fn read_pieces(path: &Utf8Path, mut file: File, pieces: &mpsc::Sender<Outcome<Pi
             Ok(length) => {
                 data.truncate(length);
                 sum.update(&data);
-                Ok(Piece::Data(data))
+                Ok(Piece::pack(data, &mut zstd))
             }
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
             Err(e) => Err(Fault::io(format_args!("read {path}"), &e)),
         };
-        let last = !matches!(piece, Ok(Piece::Data(_)));
+        let last = matches!(piece, Ok(Piece::End(_)) | Err(_));
         if pieces.blocking_send(piece).is_err() || last {
             return;
         }
@@ -144,14 +194,12 @@ pub(super) async fn receive_file(
     let pumped = loop {
         let piece = match events.recv().await {
             Some(Event::Data(data)) => Piece::Data(data),
+            Some(Event::Packed(packed)) => Piece::Packed(packed),
             Some(Event::End(sha256)) if taken == size => Piece::End(sha256),
             Some(Event::End(_)) => break Err(Fault::failed(format!("{taken} bytes came instead of {size}"))),
             other => break Err(credit(other).err().unwrap_or_else(|| Fault::failed("out of turn: credit"))),
         };
-        let (length, last) = match &piece {
-            Piece::Data(data) => (data.len() as u64, false),
-            Piece::End(_) => (0, true),
-        };
+        let (length, last) = (piece.plain_bytes(), matches!(piece, Piece::End(_)));
         taken = taken.saturating_add(length);
         if taken > size {
             break Err(Fault::failed(format!("more bytes came than the {size} told")));
@@ -172,15 +220,19 @@ pub(super) async fn receive_file(
 fn write_pieces(path: &Utf8Path, mut pieces: mpsc::Receiver<Piece>) -> Outcome<()> {
     let mut file = AsideFile::create(path)?;
     let mut sum = Sha256::new();
+    let failed = |e| Fault::io(format_args!("decompress {path}"), &e);
+    let mut zstd = zstd::bulk::Decompressor::new().map_err(failed)?;
     while let Some(piece) = pieces.blocking_recv() {
-        match piece {
-            Piece::Data(data) => {
-                sum.update(&data);
-                file.write_all(&data)?;
+        let data = match piece {
+            Piece::Data(data) => data,
+            Piece::Packed(packed) => {
+                unpack(&packed, &mut zstd).map_err(|what| Fault::failed(format!("{path}: {what}")))?
             }
             Piece::End(told) if sum.clone().finalize().as_slice() == told => return file.finish(),
             Piece::End(_) => return Err(Fault::failed(format!("{path}: its SHA-256 is not the sender's"))),
-        }
+        };
+        sum.update(&data);
+        file.write_all(&data)?;
     }
     Err(Fault::failed(format!("{path}: the file broke off")))
 }

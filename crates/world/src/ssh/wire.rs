@@ -1,6 +1,6 @@
 //! What both ends of a channel share: the writer, the events of one request or file, and errors as JSON.
 
-use super::frame::{self, Body, Frame};
+use super::frame::{self, Body, Frame, Packed};
 use crate::fault::{Fault, Outcome};
 use crate::host::{HostErrorKind, Reply};
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,7 @@ pub(super) enum Event {
     Reply(Vec<u8>),
     Size(u64),
     Data(Vec<u8>),
+    Packed(Packed),
     End([u8; 32]),
     Credit(u64),
     Cancel,
@@ -44,6 +45,7 @@ impl Event {
             Body::Reply(json) => Self::Reply(json),
             Body::Size(bytes) => Self::Size(bytes),
             Body::Data(bytes) => Self::Data(bytes),
+            Body::Packed(packed) => Self::Packed(packed),
             Body::End(sha256) => Self::End(sha256),
             Body::Credit(bytes) => Self::Credit(bytes),
             Body::Cancel => Self::Cancel,
