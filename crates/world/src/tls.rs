@@ -15,8 +15,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Longest wait for a port of this machine to show its certificate.
-const SERVED_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longest wait for a port of this machine to show its certificate: no longer than etcd is given to say whether it has a
+/// quorum, for which everybody waits.
+const SERVED_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Longest PEM file that is read: bundles of hundreds of certificates fit.
 const MAX_PEM_BYTES: u64 = 4 << 20;

@@ -6,7 +6,7 @@ use crate::fault::{Fault, Outcome};
 use crate::host::{Reply, Request};
 use camino::{Utf8Path, Utf8PathBuf};
 use rekindle_model::certificate::{
-    CertificateFacts, CertificateFile, CertificatePlace, KeyPairFacts, KeyState, Renewal,
+    CertificateFacts, CertificateFile, CertificatePlace, KeyPairFacts, KeyState, Renewal, ServedCertificate,
 };
 use rekindle_model::seen::chain;
 use rekindle_model::{HostPath, Redacted, Seen};
@@ -40,12 +40,11 @@ pub(super) fn answer(root: &Root, request: Request) -> Outcome<Reply> {
     match request {
         Request::Certificates { pki_dir, mut served } => {
             let mut facts = facts(&Files(root), &pki_dir);
-            for one in &mut served {
-                one.certificate = if root.is_running_machine() {
-                    crate::tls::served_certificate(&one.address)
-                } else {
-                    Seen::Unknown("this is not the running machine's root".into())
-                };
+            if root.is_running_machine() {
+                show(&mut served);
+            } else {
+                let why = "this is not the running machine's root";
+                served.iter_mut().for_each(|one| one.certificate = Seen::Unknown(why.into()));
             }
             facts.served = served;
             Ok(Reply::Certificates(Box::new(facts)))
@@ -66,6 +65,15 @@ pub(super) fn answer(root: &Root, request: Request) -> Outcome<Reply> {
         }
         other => Err(Fault::failed(format!("{other:?} was handed to the wrong part of the host"))),
     }
+}
+
+/// Asks all ports at once: one whose server hangs takes the whole of its time.
+fn show(served: &mut [ServedCertificate]) {
+    std::thread::scope(|scope| {
+        for one in served {
+            scope.spawn(|| one.certificate = crate::tls::served_certificate(&one.address));
+        }
+    });
 }
 
 fn named(renewal: &Renewal, fault: Fault) -> Fault {

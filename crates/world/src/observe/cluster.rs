@@ -2,7 +2,7 @@
 
 use super::ask::{QUICK, text, within};
 use super::probes::{self, KUBECONFIGS};
-use super::{NO_QUORUM, NoQuorum};
+use super::{ETCD_DOWN, EtcdDown};
 use crate::World;
 use crate::host::Host;
 use rekindle_model::host::{ApiProbe, HostFacts};
@@ -157,7 +157,7 @@ pub(super) async fn endpoint(
     world: &World,
     hosts: &[&dyn Host],
     kubeconfig: Option<&HostPath>,
-    no_quorum: &NoQuorum,
+    etcd_down: &EtcdDown,
 ) -> (Seen<String>, Seen<u16>) {
     let mut places: Vec<(&dyn Host, HostPath)> = Vec::new();
     places.extend(kubeconfig.map(|path| (world.local.as_ref(), path.clone())));
@@ -172,10 +172,10 @@ pub(super) async fn endpoint(
             Ok(server) => {
                 let request = probes::get(path, None, "/readyz");
                 let asked = within(host, QUICK, "the control-plane endpoint", host.api(request));
-                let readyz = match no_quorum.or(asked).await {
+                let readyz = match etcd_down.or(asked).await {
                     Some(Ok(answer)) => Seen::Known(answer.status),
                     Some(Err(error)) => Seen::Unknown(error.what),
-                    None => Seen::Unknown(NO_QUORUM.into()),
+                    None => Seen::Unknown(ETCD_DOWN.into()),
                 };
                 return (Seen::Known(server), readyz);
             }

@@ -2,7 +2,7 @@
 
 use super::ask::{LONG, QUICK, seen, within};
 use super::units::{self, Units};
-use super::{NoQuorum, ObserveOptions, certificates, etcd, logs, manifests, probes};
+use super::{EtcdDown, ObserveOptions, certificates, etcd, logs, manifests, probes};
 use crate::host::{Host, HostError, Identity};
 use crate::local::now_ms;
 use futures::future::join_all;
@@ -18,7 +18,7 @@ use std::time::Duration;
 const CONNECT: Duration = Duration::from_secs(30);
 
 /// Reads a host.
-pub(super) async fn observe(host: &dyn Host, options: &ObserveOptions, no_quorum: &NoQuorum) -> HostFacts {
+pub(super) async fn observe(host: &dyn Host, options: &ObserveOptions, etcd_down: &EtcdDown) -> HostFacts {
     let id = host.id().clone();
     let identity = match within(host, CONNECT, "who it is", host.identity()).await {
         Ok(identity) => identity,
@@ -44,7 +44,7 @@ pub(super) async fn observe(host: &dyn Host, options: &ObserveOptions, no_quorum
     for component in Component::ALL {
         commands.extend(facts.process(component).map(|p| (component, p.command.clone())));
     }
-    deep(host, &mut facts, &commands, options, no_quorum).await;
+    deep(host, &mut facts, &commands, options, etcd_down).await;
     facts
 }
 
@@ -80,20 +80,21 @@ async fn deep(
     facts: &mut HostFacts,
     commands: &Commands,
     options: &ObserveOptions,
-    no_quorum: &NoQuorum,
+    etcd_down: &EtcdDown,
 ) {
     let config = facts.etcd_config.known().cloned();
     let command = |component| commands.get(&component).map_or(&[] as &[String], Vec::as_slice);
     let has_control_plane = facts.layout != Layout::None;
     let healthz = async {
         let components = [Component::KubeControllerManager, Component::KubeScheduler];
-        let asked = components.map(|c| async move { (c, probes::component(host, c, command(c)).await) });
+        let asked =
+            components.map(|c| async move { (c, probes::component(host, c, command(c), etcd_down).await) });
         if has_control_plane { join_all(asked).await } else { Vec::new() }
     };
     let api = async {
         if has_control_plane {
             let server = probes::api_server(command(Component::KubeApiserver));
-            Seen::Known(probes::api(host, server, no_quorum).await)
+            Seen::Known(probes::api(host, server, etcd_down).await)
         } else {
             Seen::Unknown("no control plane was found on this host".into())
         }
@@ -103,8 +104,9 @@ async fn deep(
         data(host, config.as_ref()),
         async {
             let live = live(host, config.as_ref()).await;
-            if live.known().is_some_and(|live| live.quorum.known() == Some(&false)) {
-                no_quorum.tell();
+            let none = config.is_none() && !has_control_plane;
+            if none || live.known().is_some() {
+                etcd_down.tell(live.known());
             }
             live
         },

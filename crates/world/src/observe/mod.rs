@@ -25,11 +25,12 @@ use crate::host::Host;
 use crate::local::now_ms;
 use camino::Utf8PathBuf;
 use futures::future::join_all;
-use rekindle_model::etcd::EtcdConfig;
+use rekindle_model::etcd::{EtcdConfig, EtcdLive};
 use rekindle_model::inventory::{EarlierRun, Inventory};
 use rekindle_model::source::VaultPoint;
 use rekindle_model::{HostId, HostPath, Seen};
 use sha2::{Digest as _, Sha256};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
@@ -60,10 +61,10 @@ pub async fn observe(world: &World, options: &ObserveOptions) -> Inventory {
         .collect();
     let snapshot = options.snapshot.clone().map(HostPath);
     let kubeconfig = options.kubeconfig.clone().map(HostPath);
-    let no_quorum = NoQuorum(Semaphore::const_new(0));
+    let etcd_down = EtcdDown::new(asked.len());
     let (facts, (server, readyz), earlier_runs) = tokio::join!(
-        join_all(asked.iter().map(|h| host::observe(*h, options, &no_quorum))),
-        cluster::endpoint(world, &asked, kubeconfig.as_ref(), &no_quorum),
+        join_all(asked.iter().map(|h| host::observe(*h, options, &etcd_down))),
+        cluster::endpoint(world, &asked, kubeconfig.as_ref(), &etcd_down),
         earlier_runs(world, &asked, options)
     );
     let (mut cluster, sources) = tokio::join!(
@@ -81,22 +82,38 @@ pub async fn observe(world: &World, options: &ObserveOptions) -> Inventory {
     }
 }
 
-/// Known once a member said that its cluster has no quorum. No API server can be ready then, and one that tries can take
-/// twice as long as etcd took to say so: it is given little longer.
-struct NoQuorum(Semaphore);
+/// Known once no etcd of all hosts serves. No API server of theirs can be ready then, and one that tries can take twice as
+/// long as it took etcd to say so, a scheduler without its API server too: they are given little longer.
+struct EtcdDown {
+    /// Hosts of which it is not known yet.
+    open: AtomicUsize,
+    known: Semaphore,
+}
 
-impl NoQuorum {
+impl EtcdDown {
     /// How much longer an answer is waited for.
     const GRACE: Duration = Duration::from_millis(300);
 
-    fn tell(&self) {
-        self.0.add_permits(1);
+    fn new(hosts: usize) -> Self {
+        Self { open: AtomicUsize::new(hosts), known: Semaphore::const_new(0) }
+    }
+
+    /// What one host's etcd was found to be; a host that has none does not count.
+    fn tell(&self, live: Option<&EtcdLive>) {
+        let serves = |live: &EtcdLive| match live.quorum.known() {
+            Some(quorum) => *quorum,
+            // one that can't be spoken with, for a certificate of ours maybe, may well serve others
+            None => live.status.known().is_some() || live.note.is_some(),
+        };
+        if !live.is_some_and(serves) && self.open.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.known.add_permits(1);
+        }
     }
 
     /// The answer, unless it has not come when it can't be a good one any more.
     async fn or<T>(&self, answer: impl Future<Output = T>) -> Option<T> {
         let too_late = async {
-            match self.0.acquire().await {
+            match self.known.acquire().await {
                 // the permit goes back when it is dropped: the next one may know it too
                 Ok(_known) => tokio::time::sleep(Self::GRACE).await,
                 Err(_never_closed) => std::future::pending().await,
@@ -111,7 +128,7 @@ impl NoQuorum {
 }
 
 /// What stands in the place of an answer that was not waited for.
-const NO_QUORUM: &str = "no answer yet when etcd was found to be without a quorum";
+const ETCD_DOWN: &str = "no answer yet when it was known that no etcd serves";
 
 async fn earlier_runs(world: &World, asked: &[&dyn Host], options: &ObserveOptions) -> Vec<EarlierRun> {
     let state_dir = HostPath(options.state_dir.clone());

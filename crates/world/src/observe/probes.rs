@@ -1,7 +1,7 @@
 //! Health endpoints, asked on the host itself: API server, controller-manager, scheduler, kubelet.
 
 use super::ask::{QUICK, within};
-use super::{NO_QUORUM, NoQuorum};
+use super::{ETCD_DOWN, EtcdDown};
 use crate::host::{ApiRequest, Host, HostErrorKind, HttpAnswer};
 use crate::words;
 use rekindle_model::host::{ApiProbe, Component};
@@ -26,12 +26,12 @@ fn address(ip: &str, port: &str) -> String {
 }
 
 /// `/livez` and `/readyz?verbose` of the API server on a host.
-pub(super) async fn api(host: &dyn Host, server: String, no_quorum: &NoQuorum) -> ApiProbe {
+pub(super) async fn api(host: &dyn Host, server: String, etcd_down: &EtcdDown) -> ApiProbe {
     let (livez, readyz) = tokio::join!(
-        no_quorum.or(status(host, &server, "/livez")),
-        no_quorum.or(status(host, &server, "/readyz?verbose=true"))
+        etcd_down.or(status(host, &server, "/livez")),
+        etcd_down.or(status(host, &server, "/readyz?verbose=true"))
     );
-    let [livez, readyz] = [livez, readyz].map(|answer| answer.unwrap_or_else(|| Err(NO_QUORUM.into())));
+    let [livez, readyz] = [livez, readyz].map(|answer| answer.unwrap_or_else(|| Err(ETCD_DOWN.into())));
     let failing_checks = match &readyz {
         Ok(answer) => {
             let text = String::from_utf8_lossy(&answer.body).into_owned();
@@ -77,12 +77,17 @@ pub(super) fn get(kubeconfig: HostPath, server: Option<String>, path: &str) -> A
 }
 
 /// `/healthz` of controller-manager or scheduler.
-pub(super) async fn component(host: &dyn Host, component: Component, command: &[String]) -> Seen<bool> {
+pub(super) async fn component(
+    host: &dyn Host,
+    component: Component,
+    command: &[String],
+    etcd_down: &EtcdDown,
+) -> Seen<bool> {
     let default = if component == Component::KubeScheduler { "10259" } else { "10257" };
     let port = words::flag(command, "secure-port").unwrap_or(default);
     let bind = words::flag(command, "bind-address").filter(|a| !["0.0.0.0", "::"].contains(a));
     let url = format!("{}/healthz", address(bind.unwrap_or("127.0.0.1"), port));
-    healthy(host, &url).await
+    etcd_down.or(healthy(host, &url)).await.unwrap_or_else(|| Seen::Unknown(ETCD_DOWN.into()))
 }
 
 /// `/healthz` of the kubelet.
