@@ -50,6 +50,11 @@ impl Host {
         self.mount()?;
         net::up()?;
         let groups = cgroup::groups_of(&self.name)?;
+        // A machine that lost its power has no groups when it comes back. Those of containers that are no more would each
+        // hold up kubelet's start by 3 s.
+        if cgroup::pids(&groups).is_empty() {
+            cgroup::remove(&groups)?;
+        }
         cgroup::make(&groups)?;
         let list: String = groups.iter().map(|group| format!("{group}\n")).collect();
         cache::write(&self.dir.join("cgroups"), list)?;

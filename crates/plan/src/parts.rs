@@ -53,6 +53,31 @@ pub(crate) fn add_stop_clients(context: &Context<'_>, steps: &mut Steps, host: &
     }
 }
 
+/// Starts the clients of etcd on a host again: the API server comes `first`, the others once it serves. Until then they
+/// could only wait for it, and would take processor time from its start.
+pub(crate) fn add_start_clients(
+    context: &Context<'_>,
+    steps: &mut Steps,
+    host: &HostFacts,
+    first: bool,
+    reversibility: Reversibility,
+) {
+    for component in CLIENTS.into_iter().filter(|c| (*c == Component::KubeApiserver) == first) {
+        if host.layout == Layout::Units {
+            if let Some(unit) = unit_of(host, component) {
+                add_start_unit(steps, &host.id, unit, false, reversibility);
+            }
+        } else if let Some(manifest) = host.manifest(component) {
+            let summary = format!("put the manifest of {component} back");
+            let (from, to) = (parked(context, host, manifest), manifest.path.clone());
+            let step = Step::Rename { from, to, optional: false };
+            steps.add(Some(&host.id), Phase::Start, reversibility, summary, step);
+        } else {
+            add_found_manifest(context, steps, host, component, Phase::Start, reversibility);
+        }
+    }
+}
+
 /// Puts a broken manifest's repaired text in place, when the diagnosis has one.
 pub(crate) fn add_repair(
     context: &Context<'_>,

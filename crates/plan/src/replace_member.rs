@@ -2,12 +2,17 @@
 //!
 //! A member that lost its log must not come back under its old id: it forgot what it voted for. So it is stopped, its
 //! data moved aside, its id removed, and it joins as a learner under a new id and is promoted once it has caught up.
+//! Its API server is stopped with it and starts after the promotion: before that it could only fail at its etcd, longer
+//! each time, and what it remembers may be of another history.
 //! Members that are down go first, all removed before one is added (etcd refuses to add while a voter is down); those
 //! that still answer follow one by one, each only while the others make a quorum without it.
 
 use crate::build::Steps;
 use crate::manifest::EtcdEdit;
-use crate::parts::{add_settings, add_start_unit, add_stop_containers, add_stop_unit, has_api_server};
+use crate::parts::{
+    add_settings, add_start_clients, add_start_unit, add_stop_clients, add_stop_containers, add_stop_unit,
+    has_api_server,
+};
 use crate::parts_plan::{Parts, assemble};
 use crate::paths::Swap;
 use crate::refuse;
@@ -177,11 +182,9 @@ impl<'a> Replace<'_, 'a> {
 
     fn add_stop(&self, steps: &mut Steps, member: &Member<'_>) {
         let host = &member.host.id;
+        add_stop_clients(self.context, steps, member.host);
         match &member.config.defined_in {
-            EtcdDefinition::Manifest(_) => {
-                add_stop_unit(steps, host, kubelet_unit(member.host), false);
-                add_stop_containers(steps, host, &[Component::Etcd]);
-            }
+            EtcdDefinition::Manifest(_) => add_stop_containers(steps, host, &Component::ALL),
             EtcdDefinition::Unit { name, .. } => add_stop_unit(steps, host, name, true),
         }
         let mounted = member.host.etcd_data.known().is_some_and(|d| d.is_mount_point);
@@ -243,6 +246,7 @@ impl<'a> Replace<'_, 'a> {
         let summary = format!("promote {name} once it has caught up, then compare HashKV of all members");
         steps.add(Some(helper), Phase::Verify, Reversibility::Final, summary, step);
         steps.stage();
+        add_start_clients(self.context, steps, member.host, true, Reversibility::Compensated);
         if has_api_server(member.host) {
             let summary = "wait until its API server is ready";
             steps.add(
@@ -253,6 +257,8 @@ impl<'a> Replace<'_, 'a> {
                 Step::WaitApiReady {},
             );
         }
+        steps.stage();
+        add_start_clients(self.context, steps, member.host, false, Reversibility::Compensated);
         Ok(())
     }
 

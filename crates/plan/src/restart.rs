@@ -262,8 +262,9 @@ impl<'c, 'a> Starts<'c, 'a> {
                 .verdicts(host)
                 .any(|(c, v)| c == Component::KubeApiserver && matches!(v, ComponentVerdict::Consequence));
             match host.layout {
+                _ if self.is_replaced(host) => {}
                 Layout::Units => self.add_unit(steps, host, Component::KubeApiserver),
-                _ if down && etcd_was_down && !self.is_replaced(host) => add_restart_kubelet(steps, host),
+                _ if down && etcd_was_down => add_restart_kubelet(steps, host),
                 _ => {}
             }
         }
@@ -282,7 +283,7 @@ impl<'c, 'a> Starts<'c, 'a> {
         steps.stage();
         for host in all() {
             for component in [Component::KubeControllerManager, Component::KubeScheduler] {
-                if host.layout == Layout::Units {
+                if host.layout == Layout::Units && !self.is_replaced(host) {
                     self.add_unit(steps, host, component);
                 }
                 let healthy = host.healthz.get(&component).and_then(|h| h.known()) == Some(&true);

@@ -235,7 +235,10 @@ fn members_are_stopped_removed_and_added_one_at_a_time() {
         matches!(&s.step, Step::StopContainers { components } if components.contains(&Component::Etcd))
             && s.host == Some(host(2))
     };
-    let takes = |s: &PlannedStep| matches!(s.step, Step::Rename { .. }) && s.host == Some(host(2));
+    let takes = |s: &PlannedStep| {
+        matches!(&s.step, Step::Rename { from, .. } if from.as_str() == "/var/lib/etcd/member")
+            && s.host == Some(host(2))
+    };
     caught(replacement(), "etcd was not stopped", |steps| {
         remove(steps, stops);
         remove(steps, takes);

@@ -3,9 +3,7 @@
 
 use super::Restore;
 use crate::build::Steps;
-use crate::parts::{
-    CLIENTS, add_found_manifest, add_start_unit, add_wait_component, add_wait_nodes, has_api_server, parked,
-};
+use crate::parts::{add_start_clients, add_wait_component, add_wait_nodes, has_api_server};
 use crate::survey::unit_of;
 use rekindle_model::etcd::EtcdDefinition;
 use rekindle_model::host::{Component, HostFacts, Layout};
@@ -23,7 +21,7 @@ impl Restore<'_, '_> {
         steps.add(Some(&first.host.id), Phase::Start, Reversibility::Compensated, summary, step);
         steps.stage();
         for host in &hosts {
-            self.add_start_clients(steps, host, true);
+            add_start_clients(self.context, steps, host, true, Reversibility::Final);
             if has_api_server(host) {
                 let summary = "wait until its API server is ready";
                 steps.add(Some(&host.id), Phase::Ready, Reversibility::Final, summary, Step::WaitApiReady {});
@@ -45,7 +43,7 @@ impl Restore<'_, '_> {
         }
         steps.stage();
         for host in &hosts {
-            self.add_start_clients(steps, host, false);
+            add_start_clients(self.context, steps, host, false, Reversibility::Final);
             for component in [Component::KubeControllerManager, Component::KubeScheduler] {
                 let in_manifest = host
                     .manifests
@@ -62,24 +60,5 @@ impl Restore<'_, '_> {
         }
         steps.stage();
         add_wait_nodes(steps, &api.id, self.survey.lost.iter().map(|l| l.name.clone()).collect());
-    }
-
-    /// Starts the clients of etcd on a host: the API server comes `first`, the others once their leases are free. Until
-    /// then they could only wait for it, and would take processor time from its start.
-    pub(super) fn add_start_clients(&self, steps: &mut Steps, host: &HostFacts, first: bool) {
-        for component in CLIENTS.into_iter().filter(|c| (*c == Component::KubeApiserver) == first) {
-            if host.layout == Layout::Units {
-                if let Some(unit) = unit_of(host, component) {
-                    add_start_unit(steps, &host.id, unit, false, Reversibility::Final);
-                }
-            } else if let Some(manifest) = host.manifest(component) {
-                let summary = format!("put the manifest of {component} back");
-                let (from, to) = (parked(self.context, host, manifest), manifest.path.clone());
-                let step = Step::Rename { from, to, optional: false };
-                steps.add(Some(&host.id), Phase::Start, Reversibility::Final, summary, step);
-            } else {
-                add_found_manifest(self.context, steps, host, component, Phase::Start, Reversibility::Final);
-            }
-        }
     }
 }
