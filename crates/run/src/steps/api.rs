@@ -143,20 +143,26 @@ async fn command_of(ctx: &Ctx<'_>, component: Component) -> Result<String, StepE
 pub(super) async fn wait_ready(ctx: &Ctx<'_>) -> Result<Outputs, StepError> {
     let api = Api::on_this_host(ctx).await?;
     let what = format!("{}/readyz on {}", api.server, ctx.host_id());
-    let ready_ms = ctx
+    let (ready_ms, revision) = ctx
         .poll(&what, EVERY, READY_TIMEOUT, || async {
-            Ok(match api.get(ctx, "/readyz").await {
-                Ok(answer) if answer.status == 200 => Polled::Ready(crate::now_ms()),
+            let ready_ms = match api.get(ctx, "/readyz").await {
+                Ok(answer) if answer.status == 200 => crate::now_ms(),
                 Ok(answer) => {
-                    Polled::Pending(format!("status {}: {}", answer.status, start_of(&answer.body)))
+                    return Ok(Polled::Pending(format!(
+                        "status {}: {}",
+                        answer.status,
+                        start_of(&answer.body)
+                    )));
                 }
+                Err(error) => return Ok(Polled::Pending(crate::error::causes(&error).join(": "))),
+            };
+            // What is newer than this was written through the API after it came back.
+            Ok(match api.get_json(ctx, "/api/v1/namespaces?limit=1").await {
+                Ok(list) => Polled::Ready((ready_ms, list.as_ref().and_then(resource_version))),
                 Err(error) => Polled::Pending(crate::error::causes(&error).join(": ")),
             })
         })
         .await?;
-    // What is newer than this was written through the API after it came back.
-    let list = api.get_json(ctx, "/api/v1/namespaces?limit=1").await.ok().flatten();
-    let revision = list.as_ref().and_then(resource_version);
     Ok(outputs! { "server" => api.server, "readyMs" => ready_ms, "revision" => revision })
 }
 

@@ -199,7 +199,8 @@ impl Case {
     }
 
     pub(crate) fn assert_recovered(&self, report: &RunReport, what: &str) {
-        assert_eq!(report.outcome, Outcome::Verified, "{what}: {:#?}", failures(report));
+        let left = &report.left_to_do;
+        assert_eq!(report.outcome, Outcome::Verified, "{what}: {:#?}, left: {left:#?}", failures(report));
         assert!(self.world.all_ready(), "{what}: not every API server is ready");
     }
 

@@ -114,8 +114,11 @@ impl EtcdDown {
     async fn or<T>(&self, answer: impl Future<Output = T>) -> Option<T> {
         let too_late = async {
             match self.known.acquire().await {
-                // the permit goes back when it is dropped: the next one may know it too
-                Ok(_known) => tokio::time::sleep(Self::GRACE).await,
+                Ok(known) => {
+                    // back at once: the others wait for it too
+                    drop(known);
+                    tokio::time::sleep(Self::GRACE).await;
+                }
                 Err(_never_closed) => std::future::pending().await,
             }
         };
