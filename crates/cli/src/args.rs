@@ -3,6 +3,7 @@
 use crate::commands::from::FromVault;
 use camino::Utf8PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use rekindle_world::ClusterOptions;
 use rekindle_world::ssh::SshOptions;
 
 /// Brings a Kubernetes cluster back.
@@ -125,6 +126,8 @@ pub(crate) enum Kind {
     SnapshotReport,
     /// What `backup init` prints.
     BackupInit,
+    /// What `backup init`, `run` and `bundle` print with `--dry-run`.
+    BackupPlan,
     /// What `backup run` and `backup show` print.
     BackupReport,
     /// What `backup list` prints.
@@ -180,6 +183,25 @@ impl Ssh {
     }
 }
 
+/// Which API server is asked, and as whom.
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub(crate) struct Kubeconfig {
+    /// kubeconfig of the cluster; exec credentials work. Default: ~/.kube/config, then /etc/kubernetes/admin.conf, then
+    /// the service account of the pod this runs in; verbs that look at hosts: the one kubeadm left on each.
+    #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
+    pub(crate) kubeconfig: Option<Utf8PathBuf>,
+    /// Context of the kubeconfig. Default: the current one.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) context: Option<String>,
+}
+
+impl Kubeconfig {
+    /// As the seam takes it.
+    pub(crate) fn options(&self) -> ClusterOptions {
+        ClusterOptions { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() }
+    }
+}
+
 /// Which hosts are looked at, and how they are reached.
 #[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct Hosts {
@@ -195,9 +217,8 @@ pub(crate) struct Hosts {
     /// Another root folder of the local host, for example a mounted disk.
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub(crate) root: Utf8PathBuf,
-    /// kubeconfig for what is asked of the API server (default: the one kubeadm left on the hosts).
-    #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
-    pub(crate) kubeconfig: Option<Utf8PathBuf>,
+    #[command(flatten)]
+    pub(crate) api: Kubeconfig,
     /// Where runs are kept on this machine.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/rekindle")]
     pub(crate) state_dir: Utf8PathBuf,
@@ -412,6 +433,9 @@ pub(crate) struct EtcdFlags {
     /// Client key.
     #[arg(long, env = "ETCDCTL_KEY")]
     pub(crate) key: Option<Utf8PathBuf>,
+    /// The API tells whether the etcd of a cluster can be reached at all, where this host has none.
+    #[command(flatten)]
+    pub(crate) api: Kubeconfig,
 }
 
 /// `rekindle snapshot restore`, with etcdutl's flag names.

@@ -389,3 +389,81 @@ fn clusters_are_not_mixed() {
     let several = world.run(&["list", "--signing-key", &key]);
     assert!(error(&several).contains("--cluster"), "{}", error(&several));
 }
+
+/// Every file below a folder, with its size and the time of its last change.
+fn files(folder: &Path) -> std::collections::BTreeMap<std::path::PathBuf, (u64, std::time::SystemTime)> {
+    let mut found = std::collections::BTreeMap::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let meta = path.metadata().unwrap();
+        if meta.is_dir() {
+            found.extend(files(&path));
+        }
+        found.insert(path, (meta.len(), meta.modified().unwrap()));
+    }
+    found
+}
+
+// Before the first backup somebody wants to see what would happen: what is read, what is written, and where. Nothing is
+// there afterwards that was not there before, and what is then done for real is what was said.
+#[test]
+fn a_dry_run_says_where_and_changes_nothing() {
+    let world = World::new();
+    let around = || {
+        // etcd's own files change all the time
+        let mut all = files(world.dir.path());
+        all.retain(|path, _| !path.starts_with(world.dir.path().join("etcd")));
+        all
+    };
+    let (key, identity) = (world.path("sign.key"), world.path("identity.txt"));
+    let planned = |args: &[&str]| {
+        let before = around();
+        let plan = world.json(&[args, &["--dry-run"]].concat());
+        assert_eq!(around(), before, "{args:?} changed something");
+        assert_eq!(plan["kind"], "BackupPlan");
+        plan
+    };
+    let places = |plan: &Value, field: &str| -> Vec<String> {
+        let all = plan[field].as_array().unwrap();
+        all.iter().map(|one| one["place"].as_str().unwrap().to_owned()).collect()
+    };
+    let init = ["init", "--signing-key", &key, "--identity", &identity, "--recipient", &world.recipient];
+    let plan = planned(&init);
+    assert_eq!(places(&plan, "writes")[0], key);
+    let other = world.path("other-identity.txt");
+    let foreign = ["init", "--signing-key", &key, "--identity", &other, "--recipient", &world.recipient];
+    let refused = world.run(&[&foreign[..], &["--dry-run"]].concat());
+    assert_eq!(refused.status.code(), Some(5), "a dry run refuses what a run refuses");
+    world.init();
+    assert_eq!(places(&planned(&init), "writes").len(), 1, "the key is there by now");
+
+    let args = world.take_args();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let plan = planned(&args);
+    assert!(places(&plan, "reads").contains(&world.member.url), "{plan:#}");
+    let manifest = world.json(&args)["manifest"].clone();
+    assert_written(&world, &plan, &manifest);
+
+    let given = world.path("files");
+    std::fs::create_dir(&given).unwrap();
+    std::fs::write(Path::new(&given).join("sa.key"), "a secret key").unwrap();
+    let scratch = world.path("scratch");
+    let keys = ["--signing-key", &key, "--recipient", &world.recipient, "--scratch", &scratch];
+    let bundle = [&["bundle", "--endpoints", &world.member.url, "--path", &given], &keys[..]].concat();
+    let plan = planned(&bundle);
+    assert!(places(&plan, "reads").contains(&given), "{plan:#}");
+    assert!(!plan.to_string().contains("a secret key"));
+    let manifest = world.json(&bundle)["manifest"].clone();
+    assert_written(&world, &plan, &manifest);
+}
+
+/// What was written is what the plan said.
+fn assert_written(world: &World, plan: &Value, manifest: &Value) {
+    let part = manifest["part"]["name"].as_str().unwrap();
+    let (folder, file) = part.split_once('/').unwrap();
+    let part = format!("{}/prod/{folder}/UUID{}", world.vault, &file[36..]);
+    let name = format!("{}/prod/manifest/{:012}.json", world.vault, manifest["sequence"].as_u64().unwrap());
+    let writes = plan["writes"].as_array().unwrap();
+    let planned: Vec<&str> = writes.iter().rev().take(2).map(|one| one["place"].as_str().unwrap()).collect();
+    assert_eq!(planned, [name, part]);
+}

@@ -543,6 +543,15 @@ pub const CODES: &[Code] = &[
         follows: &["RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-A01", "RK-A02"],
     },
     Code {
+        code: "RK-A12",
+        layer: Layer::ApiServer,
+        severity: Severity::Failure,
+        title: "API server of a managed cluster is not ready",
+        meaning: "The API server that the provider runs does not answer, or says itself that it is not ready. Nobody else can look beneath it.",
+        remedy: "check your own way there (network, credentials, the cluster's access list) and the provider's status page; then open a case",
+        follows: &[],
+    },
+    Code {
         code: "RK-N01",
         layer: Layer::Nodes,
         severity: Severity::Failure,

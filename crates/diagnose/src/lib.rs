@@ -3,7 +3,7 @@
 //! Rules by layer, lowest first: [`host`], [`certificates`], [`runtime`], [`kubelet`], [`etcd`] (the verdicts recovery is planned by),
 //! [`control_plane`], [`api`], [`leases`], [`nodes`]. Each adds check lines and findings to a [`report::Report`];
 //! [`causes`] then marks what follows from what. What is judged through the API alone stands apart: [`fleet`] (all
-//! nodes) and [`stuck`] (objects that will not go away). Codes, titles and remedies stand in [`codes`] alone.
+//! nodes), [`stuck`] (objects that will not go away), and both together for a provider's cluster ([`managed`]). Codes, titles and remedies stand in [`codes`] alone.
 //!
 //! Three principles. A finding quotes what was read and where. What could not be read is an unknown check line, never a
 //! finding. A log line is evidence for a fact, not a verdict where a fact says otherwise.
@@ -19,6 +19,7 @@ mod host;
 mod kubelet;
 mod leases;
 mod logs;
+pub mod managed;
 mod manifest;
 mod nodes;
 mod report;

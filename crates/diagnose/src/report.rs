@@ -45,30 +45,35 @@ impl Report {
         more: Vec<Evidence>,
     ) {
         let entry = codes::entry(code);
-        let summary = summary.into();
         let mut evidence = vec![first];
         for piece in more {
             if !evidence.contains(&piece) {
                 evidence.push(piece);
             }
         }
-        let result = match entry.severity {
-            Severity::Failure => CheckResult::Failed,
-            Severity::Warning => CheckResult::Warning,
-            Severity::Info => CheckResult::Ok,
-        };
-        let at = self.findings.len();
-        self.line(entry.layer, host, title, result, summary.clone(), Some(at));
-        self.findings.push(Finding {
+        let finding = Finding {
             code: entry.code.into(),
             severity: entry.severity,
             layer: entry.layer,
             host: host.cloned(),
-            summary,
+            summary: summary.into(),
             evidence,
             caused_by: None,
             remedy: entry.remedy.into(),
-        });
+        };
+        self.told(title, finding);
+    }
+
+    /// A finding, and the check line it stands under.
+    pub(crate) fn told(&mut self, title: &str, finding: Finding) {
+        let result = match finding.severity {
+            Severity::Failure => CheckResult::Failed,
+            Severity::Warning => CheckResult::Warning,
+            Severity::Info => CheckResult::Ok,
+        };
+        let (host, at) = (finding.host.clone(), self.findings.len());
+        self.line(finding.layer, host.as_ref(), title, result, finding.summary.clone(), Some(at));
+        self.findings.push(finding);
     }
 
     /// The newest finding is about this component.

@@ -41,7 +41,7 @@ pub use error::{Error, Result};
 pub use history::History;
 pub use keys::{Identities, Recipients, Signer, SigningKey};
 pub use manifest::Manifest;
-pub use names::{ClusterName, WriterName};
+pub use names::{ClusterName, PartKind, WriterName};
 pub use prune::PruneReport;
 pub use quiet::Quiet;
 pub use retention::Retention;

@@ -75,9 +75,12 @@ fn is_name(name: &str) -> bool {
 
 /// What a part is: the folder it lies in, and the end of its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PartKind {
+pub enum PartKind {
+    /// A stock etcd snapshot.
     Full,
+    /// A stretch of the change stream.
     Segment,
+    /// Files of a control-plane host.
     Bundle,
 }
 
@@ -104,7 +107,12 @@ impl PartKind {
 
 /// A new part's name, below the cluster's folder: no other writer, and no other time, has the same.
 pub(crate) fn new_part(kind: PartKind, writer: &WriterName) -> String {
-    format!("{}/{}-{writer}.{}", kind.folder(), uuid::Uuid::now_v7(), kind.ending())
+    part(kind, &uuid::Uuid::now_v7().to_string(), writer)
+}
+
+/// A part's name; `id`: a UUID, or what stands for one that is not made yet.
+pub(crate) fn part(kind: PartKind, id: &str, writer: &WriterName) -> String {
+    format!("{}/{id}-{writer}.{}", kind.folder(), kind.ending())
 }
 
 /// Whether a name in a manifest is one of a part of this kind: never a way out of the cluster's folder.

@@ -6,7 +6,7 @@ use crate::hex;
 use crate::history::{History, Item};
 use crate::keys::{Identities, Signer};
 use crate::manifest::{Content, MANIFEST_MAX_BYTES, Manifest, NumberSet, Numbers, Part, Segment};
-use crate::names::{self, ClusterName};
+use crate::names::{self, ClusterName, PartKind, WriterName};
 use crate::store::{Listed, Store};
 use crate::verify::Fault;
 use bytes::Bytes;
@@ -72,6 +72,17 @@ impl Vault {
     /// An object of this cluster as people find it in the store.
     pub fn object(&self, name: &str) -> String {
         self.store.object(name)
+    }
+
+    /// The objects that a writer's next backup will be when nobody else writes before: its part (a new UUID stands where
+    /// `UUID` is) and its manifest. Changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn next_objects(&self, kind: PartKind, writer: &WriterName) -> Result<[String; 2]> {
+        let (_, numbers) = self.listed().await?;
+        let next = numbers.last_key_value().map_or(0, |(number, _)| *number).saturating_add(1);
+        Ok([names::part(kind, "UUID", writer), names::manifest(next)].map(|name| self.object(&name)))
     }
 
     /// Timelines with fulls, segments and gaps, and the manifests that don't count. Segments in whose place there is a

@@ -26,14 +26,11 @@ impl Provider {
     }
 }
 
-/// Why what needs etcd or control-plane hosts can't work with a provider's cluster, and what can. `what` begins the
-/// sentence: `` `rekindle recover` ``.
+/// Why what needs etcd or control-plane hosts can't work with a provider's cluster. `what` begins the sentence:
+/// `` `rekindle recover` ``; what to do instead is the caller's to say.
 #[must_use]
 pub fn not_available(what: &str, provider: &str) -> String {
-    format!(
-        "{what} is not available on {provider}: etcd and the control-plane hosts are the provider's. \
-         `rekindle resources` works through the API"
-    )
+    format!("{what} is not available on {provider}: etcd and the control-plane hosts are the provider's")
 }
 
 /// What tells: the version that the API server says (`v1.33.4-eks-99d6cc0`, `v1.33.4-gke.1134000`), the host of its URL,
@@ -61,6 +58,15 @@ pub fn recognise<'a>(
         "kubernetes.azure.com" => Some(Provider::Aks),
         _ => None,
     })
+}
+
+/// Whose managed service a cluster is, as [`ask`] tells; by its address alone where it does not answer.
+pub async fn of(cluster: &Cluster) -> Option<Provider> {
+    let address = recognise("", cluster.server(), []);
+    if address.is_some() {
+        return address;
+    }
+    ask(cluster).await.ok().and_then(|(_, provider)| provider)
 }
 
 /// Asks a cluster for its version, and whose it is. Nodes are looked at only where nothing else tells, and need not be

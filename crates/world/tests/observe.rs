@@ -40,6 +40,7 @@ impl Disk {
             snapshot: snapshot.map(Utf8Path::to_owned),
             lost: Vec::new(),
             kubeconfig: None,
+            context: None,
             state_dir: "/var/lib/rekindle".into(),
             data_dir: None,
         };

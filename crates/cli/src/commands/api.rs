@@ -2,7 +2,7 @@
 
 use super::plan::{Made, new_run, show};
 use super::recover::carry_out;
-use crate::args::Consent;
+use crate::args::{Consent, Kubeconfig};
 use crate::connect;
 use crate::exit::Exit;
 use crate::failure::{Doing, Failure, of_run};
@@ -20,12 +20,8 @@ use rekindle_world::{Cluster, ClusterOptions};
 /// Which cluster.
 #[derive(Debug, Clone, ClapArgs)]
 pub(super) struct Api {
-    /// kubeconfig (default: ~/.kube/config, then the one kubeadm leaves on a control-plane host).
-    #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
-    pub(super) kubeconfig: Option<Utf8PathBuf>,
-    /// Context of the kubeconfig (default: the current one).
-    #[arg(long, value_name = "NAME")]
-    pub(super) context: Option<String>,
+    #[command(flatten)]
+    pub(super) cluster: Kubeconfig,
     /// Where runs are kept on this machine.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/rekindle")]
     pub(super) state_dir: Utf8PathBuf,
@@ -80,18 +76,18 @@ fn turn(state_dir: &Utf8Path, run_id: &RunId) -> Result<Turn, Failure> {
 }
 
 async fn reach(api: &Api) -> Result<(Cluster, ClusterRef), Failure> {
-    let kubeconfig = match &api.kubeconfig {
+    let kubeconfig = match &api.cluster.kubeconfig {
         Some(path) => Some(camino::absolute_utf8(path).doing(|| format!("cannot use {path}"))?),
         None => None,
     };
-    let options = ClusterOptions { kubeconfig: kubeconfig.clone(), context: api.context.clone() };
+    let options = ClusterOptions { kubeconfig: kubeconfig.clone(), context: api.cluster.context.clone() };
     let unreachable = || "the cluster can't be asked".to_owned();
     let hint = "with the API down, `rekindle check` on a control-plane host says why; --kubeconfig FILE names another";
     let cluster = Cluster::connect(&options).await.doing(unreachable).map_err(|error| error.hint(hint))?;
     let uid = cluster.uid().await.doing(unreachable).map_err(|error| error.hint(hint))?;
     let reference = ClusterRef {
         kubeconfig: kubeconfig.map(Into::into),
-        context: api.context.clone(),
+        context: api.cluster.context.clone(),
         server: cluster.server().to_owned(),
         kube_system_uid: uid,
     };

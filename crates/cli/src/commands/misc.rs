@@ -1,6 +1,6 @@
 //! Completion, manual page, schemas, and the far end of an SSH channel.
 
-use super::backup::{BackupInit, BackupList, BackupPrune, BackupReport, BackupVerification};
+use super::backup::{BackupInit, BackupList, BackupPlan, BackupPrune, BackupReport, BackupVerification};
 use super::snapshot::SnapshotReport;
 use crate::args::{Args, Kind};
 use crate::connect;
@@ -35,6 +35,7 @@ pub(super) fn schema(kind: Kind, output: &Output) -> Result<Exit, Failure> {
         Kind::RunReport => schema_for!(RunReport),
         Kind::SnapshotReport => schema_for!(SnapshotReport),
         Kind::BackupInit => schema_for!(BackupInit),
+        Kind::BackupPlan => schema_for!(BackupPlan),
         Kind::BackupReport => schema_for!(BackupReport),
         Kind::BackupList => schema_for!(BackupList),
         Kind::BackupVerification => schema_for!(BackupVerification),

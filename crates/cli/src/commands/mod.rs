@@ -8,6 +8,7 @@ pub(crate) mod certs;
 mod check;
 pub(crate) mod drill;
 pub(crate) mod from;
+mod managed;
 mod misc;
 pub(crate) mod node;
 mod plan;

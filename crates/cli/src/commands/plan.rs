@@ -1,7 +1,7 @@
 //! `rekindle plan`: observe, diagnose, plan, render. Also the first half of `recover`.
 
 use super::check::options;
-use super::from;
+use super::{from, managed};
 use crate::args::{Format, Hosts, Plan, Restore};
 use crate::connect;
 use crate::exit::Exit;
@@ -27,6 +27,7 @@ pub(super) fn run(args: &Plan, output: &Output) -> Result<Exit, Failure> {
     let run_id = new_run();
     let point = point_file(&args.hosts, &run_id);
     let made = connect::runtime()?.block_on(async {
+        managed::refuse(&args.hosts, "plan", managed::LOST_OBJECTS, output).await?;
         let world = connect::world(&args.hosts).await?;
         make(&world, &args.hosts, &args.restore, run_id, output).await
     })?;

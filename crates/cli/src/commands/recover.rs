@@ -1,6 +1,7 @@
 //! `rekindle recover`: the whole pipeline in one command.
 
 use super::check::options;
+use super::managed;
 use super::plan::{Made, goal_without_data, make, new_run, point_file, show};
 use crate::args::{Consent, Format, Hosts, Recover};
 use crate::exit::Exit;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 
 pub(super) fn run(args: &Recover, output: &Output) -> Result<Exit, Failure> {
     let runtime = connect::runtime()?;
+    runtime.block_on(managed::refuse(&args.hosts, "recover", managed::LOST_OBJECTS, output))?;
     let world = runtime.block_on(connect::world(&args.hosts))?;
     let run_id = new_run();
     let turn = turn(&args.hosts, &args.consent, &run_id)?;

@@ -1,5 +1,6 @@
 //! `rekindle reset`: takes one kubeadm host out of its cluster, everything it had archived first.
 
+use super::managed;
 use super::recover::carry_out_asked;
 use crate::args::{Consent, Hosts};
 use crate::exit::Exit;
@@ -21,6 +22,8 @@ pub(crate) struct Reset {
 }
 
 pub(super) fn run(args: &Reset, output: &Output) -> Result<Exit, Failure> {
+    let instead = "remove the node with `rekindle node remove`, and let the provider replace it";
+    managed::refuse_alone(&args.hosts, "reset", instead, output)?;
     let target = HostId(args.target.clone());
     carry_out_asked(&args.hosts, &args.consent, output, |inventory, diagnosis, goal, now_ms| {
         rekindle_plan::reset::reset(inventory, diagnosis, goal, &target, now_ms)

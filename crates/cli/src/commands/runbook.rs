@@ -2,6 +2,7 @@
 
 use super::agent::AgentConfig;
 use super::check::options;
+use super::managed;
 use crate::args::Hosts;
 use crate::connect;
 use crate::exit::Exit;
@@ -73,6 +74,7 @@ pub(super) fn run(args: &Runbook, output: &Output) -> Result<Exit, Failure> {
     let inventory = match &args.inventory {
         Some(file) => saved(file)?,
         None => connect::runtime()?.block_on(async {
+            managed::refuse(&args.hosts, "runbook", managed::LOST_OBJECTS, output).await?;
             let world = connect::world(&args.hosts).await?;
             Ok::<_, Failure>(observe(&world, &options(&args.hosts, None, None)).await)
         })?,

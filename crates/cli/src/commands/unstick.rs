@@ -120,8 +120,8 @@ fn is_wanted(one: &Stuck, kind: Kind, args: &Unstick) -> bool {
 
 fn list(args: &Unstick, output: &Output) -> Result<Exit, Failure> {
     let session = Session::begin(&args.api, None)?;
-    let all = Kind::value_variants().iter().map(|kind| kind.stuck()).collect();
-    let facts: StuckFacts = session.runtime.block_on(objects::stuck::read(&session.cluster, &all));
+    let facts: StuckFacts =
+        session.runtime.block_on(objects::stuck::read(&session.cluster, &StuckKind::ALL.into()));
     let report = StuckReport {
         api_version: API_VERSION.into(),
         kind: "StuckReport".into(),

@@ -23,6 +23,12 @@ pub enum StuckKind {
     ApiService,
 }
 
+impl StuckKind {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Pod, Self::Namespace, Self::Crd, Self::Pvc, Self::Webhook, Self::ApiService];
+}
+
 /// Everything read for `unstick`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

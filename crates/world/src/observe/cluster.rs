@@ -4,25 +4,33 @@ use super::ask::{QUICK, text, within};
 use super::probes::{self, KUBECONFIGS};
 use super::{ETCD_DOWN, EtcdDown};
 use crate::World;
-use crate::host::Host;
+use crate::host::{ApiRequest, Host};
 use rekindle_model::host::{ApiProbe, HostFacts};
 use rekindle_model::inventory::{ClusterFacts, LeaseFacts, NodeFacts};
 use rekindle_model::{HostPath, Seen};
 use serde_json::Value;
 
-/// Who asks, with which kubeconfig, which server.
+/// A kubeconfig of the machine Rekindle runs on.
+pub(super) struct OwnKubeconfig {
+    /// The file.
+    pub(super) file: HostPath,
+    /// Context of it; none = its current one.
+    pub(super) context: Option<String>,
+}
+
+/// Who asks, with which kubeconfig and context of it, which server.
 struct Door<'a> {
     host: &'a dyn Host,
     kubeconfig: HostPath,
+    context: Option<String>,
     server: Option<String>,
 }
 
-/// What the first API server that answers tells; `kubeconfig` is a file of the machine Rekindle runs on. The address in
-/// front of the API servers is [`endpoint`]'s.
+/// What the first API server that answers tells. The address in front of the API servers is [`endpoint`]'s.
 pub(super) async fn objects(
     world: &World,
     facts: &[HostFacts],
-    kubeconfig: Option<&HostPath>,
+    kubeconfig: Option<&OwnKubeconfig>,
 ) -> ClusterFacts {
     let mut why =
         "no API server that was seen could answer: none serves, or none reaches its etcd".to_owned();
@@ -57,7 +65,11 @@ fn unknown_if<T>(result: Result<T, String>) -> Seen<T> {
 
 /// Ways to ask, the most promising first: ready API servers, then those that answer and reach their etcd. One that
 /// doesn't would only let its callers wait.
-async fn doors<'a>(world: &'a World, facts: &[HostFacts], kubeconfig: Option<&HostPath>) -> Vec<Door<'a>> {
+async fn doors<'a>(
+    world: &'a World,
+    facts: &[HostFacts],
+    kubeconfig: Option<&OwnKubeconfig>,
+) -> Vec<Door<'a>> {
     let mut answering: Vec<(&HostFacts, &ApiProbe)> =
         facts.iter().filter_map(|f| Some((f, f.api.known().filter(|api| serves(api))?))).collect();
     answering.sort_by_key(|(_, api)| !api.is_ready());
@@ -66,13 +78,15 @@ async fn doors<'a>(world: &'a World, facts: &[HostFacts], kubeconfig: Option<&Ho
         let Some(host) = world.host(&facts.id) else { continue };
         for path in KUBECONFIGS.map(HostPath::from) {
             if super::ask::exists(host.as_ref(), &path).await {
-                doors.push(Door { host: host.as_ref(), kubeconfig: path, server: Some(api.server.clone()) });
+                let server = Some(api.server.clone());
+                doors.push(Door { host: host.as_ref(), kubeconfig: path, context: None, server });
                 break;
             }
         }
     }
-    if let Some(path) = kubeconfig {
-        doors.push(Door { host: world.local.as_ref(), kubeconfig: path.clone(), server: None });
+    if let Some(OwnKubeconfig { file, context }) = kubeconfig {
+        let (host, kubeconfig, context) = (world.local.as_ref(), file.clone(), context.clone());
+        doors.push(Door { host, kubeconfig, context, server: None });
     }
     doors
 }
@@ -82,7 +96,10 @@ fn serves(api: &ApiProbe) -> bool {
 }
 
 async fn get(door: &Door<'_>, path: &str) -> Result<Value, String> {
-    let request = probes::get(door.kubeconfig.clone(), door.server.clone(), path);
+    let request = ApiRequest {
+        context: door.context.clone(),
+        ..probes::get(door.kubeconfig.clone(), door.server.clone(), path)
+    };
     let answer = within(door.host, QUICK, path, door.host.api(request)).await.map_err(|e| e.what)?;
     if answer.status != 200 {
         let text = String::from_utf8_lossy(&answer.body).trim().chars().take(300).collect::<String>();
@@ -156,21 +173,23 @@ async fn leader_leases(door: &Door<'_>) -> Result<Vec<LeaseFacts>, String> {
 pub(super) async fn endpoint(
     world: &World,
     hosts: &[&dyn Host],
-    kubeconfig: Option<&HostPath>,
+    kubeconfig: Option<&OwnKubeconfig>,
     etcd_down: &EtcdDown,
 ) -> (Seen<String>, Seen<u16>) {
-    let mut places: Vec<(&dyn Host, HostPath)> = Vec::new();
-    places.extend(kubeconfig.map(|path| (world.local.as_ref(), path.clone())));
-    places.extend(hosts.iter().map(|host| (*host, HostPath::from("/etc/kubernetes/admin.conf"))));
+    let mut places: Vec<(&dyn Host, HostPath, Option<String>)> = Vec::new();
+    places.extend(kubeconfig.map(|own| (world.local.as_ref(), own.file.clone(), own.context.clone())));
+    places.extend(hosts.iter().map(|host| (*host, HostPath::from("/etc/kubernetes/admin.conf"), None)));
     let mut why = "no host could be reached".to_owned();
-    for (host, path) in places {
+    for (host, path, context) in places {
         let server = match text(host, &path).await {
-            Ok(text) => server_of(&text).ok_or_else(|| format!("{path}: names no server")),
+            Ok(text) => {
+                server_of(&text, context.as_deref()).ok_or_else(|| format!("{path}: names no server"))
+            }
             Err(error) => Err(error.what),
         };
         match server {
             Ok(server) => {
-                let request = probes::get(path, None, "/readyz");
+                let request = ApiRequest { context, ..probes::get(path, None, "/readyz") };
                 let asked = within(host, QUICK, "the control-plane endpoint", host.api(request));
                 let readyz = match etcd_down.or(asked).await {
                     Some(Ok(answer)) => Seen::Known(answer.status),
@@ -185,14 +204,14 @@ pub(super) async fn endpoint(
     (Seen::Unknown(why.clone()), Seen::Unknown(why))
 }
 
-/// The server of a kubeconfig's current context, else its first one. Its keys are not looked at.
-fn server_of(text: &str) -> Option<String> {
+/// The server of a kubeconfig's context (none = the current one), else of its first. Its keys are not looked at.
+fn server_of(text: &str, context: Option<&str>) -> Option<String> {
     let config: Value = serde_saphyr::from_str(text).ok()?;
     let named = |list: &str, name: &str| {
         let list = config.get(list)?.as_array()?;
         list.iter().find(|e| at(e, "/name") == name).or_else(|| list.first()).cloned()
     };
-    let context = named("contexts", at(&config, "/current-context"))?;
+    let context = named("contexts", context.unwrap_or_else(|| at(&config, "/current-context")))?;
     let cluster = named("clusters", at(&context, "/context/cluster"))?;
     Some(at(&cluster, "/cluster/server").trim_end_matches('/').to_owned()).filter(|s| !s.is_empty())
 }
@@ -205,8 +224,9 @@ mod tests {
     #[test]
     fn the_server_of_the_current_context() {
         let text = "clusters:\n- name: a\n  cluster: {server: https://a:6443}\n- name: b\n  cluster: {server: https://b:6443/}\n\
-                    contexts:\n- name: x\n  context: {cluster: b, user: u}\ncurrent-context: x\nusers: []\n";
-        assert_eq!(server_of(text).as_deref(), Some("https://b:6443"));
-        assert_eq!(server_of("{}"), None);
+                    contexts:\n- name: y\n  context: {cluster: a, user: u}\n- name: x\n  context: {cluster: b, user: u}\ncurrent-context: x\nusers: []\n";
+        assert_eq!(server_of(text, None).as_deref(), Some("https://b:6443"));
+        assert_eq!(server_of(text, Some("y")).as_deref(), Some("https://a:6443"));
+        assert_eq!(server_of("{}", None), None);
     }
 }

@@ -45,6 +45,8 @@ pub struct ObserveOptions {
     pub lost: Vec<HostId>,
     /// kubeconfig on the machine Rekindle runs on; none = those kubeadm leaves on the hosts.
     pub kubeconfig: Option<Utf8PathBuf>,
+    /// Context of that kubeconfig; none = its current one.
+    pub context: Option<String>,
     /// Where runs are kept.
     pub state_dir: Utf8PathBuf,
     /// Folder on the hosts that etcd's data is to be restored into, when it is another than now.
@@ -60,7 +62,10 @@ pub async fn observe(world: &World, options: &ObserveOptions) -> Inventory {
         .map(std::convert::AsRef::as_ref)
         .collect();
     let snapshot = options.snapshot.clone().map(HostPath);
-    let kubeconfig = options.kubeconfig.clone().map(HostPath);
+    let kubeconfig = options
+        .kubeconfig
+        .clone()
+        .map(|file| cluster::OwnKubeconfig { file: HostPath(file), context: options.context.clone() });
     let etcd_down = EtcdDown::new(asked.len());
     let (facts, (server, readyz), earlier_runs) = tokio::join!(
         join_all(asked.iter().map(|h| host::observe(*h, options, &etcd_down))),

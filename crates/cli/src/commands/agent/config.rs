@@ -1,7 +1,7 @@
 //! The agent's configuration file, YAML: `rekindle schema AgentConfig` prints its schema.
 
 use super::schedule::Schedule;
-use crate::args::EtcdFlags;
+use crate::args::{EtcdFlags, Kubeconfig};
 use crate::commands::backup;
 use crate::commands::snapshot::save;
 use crate::connect;
@@ -339,7 +339,7 @@ impl AgentConfig {
 
     async fn read(self, file: &Utf8Path) -> Result<Config, Failure> {
         let EtcdConfig { endpoints, cacert, cert, key } = self.etcd;
-        let etcd = EtcdFlags { endpoints, cacert, cert, key };
+        let etcd = EtcdFlags { endpoints, cacert, cert, key, api: Kubeconfig::default() };
         let host = connect::local("/".into());
         let own = backup::signing_key(&self.signing_key)?.signer();
         if self.segment_age_ms < 100 || self.spool_max_mib < 16 {

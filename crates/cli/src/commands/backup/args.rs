@@ -97,6 +97,9 @@ pub(super) struct Init {
     /// the cluster and outside the bundles.
     #[arg(long, value_name = "FILE", required_unless_present = "passphrase_file")]
     pub(super) identity: Option<Utf8PathBuf>,
+    /// Show what would be read and written, and where; write nothing.
+    #[arg(long)]
+    pub(super) dry_run: bool,
 }
 
 /// `rekindle backup run`
@@ -117,6 +120,9 @@ pub(super) struct Run {
     /// A folder with room for one snapshot.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/rekindle")]
     pub(super) scratch: Utf8PathBuf,
+    /// Show what would be read and written, and where; write nothing.
+    #[arg(long)]
+    pub(super) dry_run: bool,
 }
 
 /// `rekindle backup bundle`
@@ -140,6 +146,9 @@ pub(super) struct Bundle {
     /// A folder with room for the bundle.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/rekindle")]
     pub(super) scratch: Utf8PathBuf,
+    /// Show what would be read and written, and where; write nothing.
+    #[arg(long)]
+    pub(super) dry_run: bool,
 }
 
 /// `rekindle backup verify`

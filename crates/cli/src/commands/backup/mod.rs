@@ -3,6 +3,7 @@
 mod args;
 mod bundle;
 mod deep;
+mod dry;
 mod init;
 mod list;
 mod prune;
@@ -12,6 +13,7 @@ mod verify;
 
 pub(crate) use args::{Backup, Read};
 pub(super) use bundle::flag_of;
+pub(crate) use dry::BackupPlan;
 pub(super) use prune::ms as span_ms;
 pub(crate) use report::{BackupInit, BackupList, BackupPrune, BackupReport, BackupVerification};
 

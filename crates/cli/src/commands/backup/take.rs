@@ -2,6 +2,7 @@
 //! The agent takes its fulls through [`take`] and [`put`], too.
 
 use super::args::Run;
+use super::dry::BackupPlan;
 use super::report::BackupReport;
 use super::{cluster_name, recipients, scratch, signing_key, store, writer_name};
 use crate::commands::snapshot::save;
@@ -9,11 +10,14 @@ use crate::connect;
 use crate::exit::Exit;
 use crate::failure::{Doing, Failure};
 use crate::output::Output;
+use crate::render::units::bytes;
 use camino::{Utf8Path, Utf8PathBuf};
 use etcd_disk::snapshot::{SnapshotFile, TrailerPolicy, Verified};
 use rekindle_model::etcd::{EtcdEndpoint, EtcdStatus};
 use rekindle_vault::manifest::{ClusterIdentity, TimelineRef};
-use rekindle_vault::{ClusterName, FullMeta, History, Manifest, Vault, Writer};
+use rekindle_vault::{
+    ClusterName, FullMeta, History, Manifest, PartKind, Recipients, SigningKey, Store, Vault, Writer,
+};
 use rekindle_world::Host;
 
 /// A verified snapshot in a local file, and whose it is.
@@ -36,16 +40,15 @@ impl Taken {
 }
 
 pub(super) async fn run(args: &Run, output: &Output) -> Result<Exit, Failure> {
-    // what would make the backup useless shows before etcd is asked for anything
-    let (store, key, recipients) =
-        (store(&args.place)?, signing_key(&args.signing_key)?, recipients(&args.encrypt)?);
-    let named = args.cluster.as_deref().map(cluster_name).transpose()?;
+    let host = connect::local("/".into());
+    let Decided { store, key, recipients, named, endpoints } = decide(args, &*host, output).await?;
+    if args.dry_run {
+        let plan = planned(args, &store, &key, named, &endpoints, &*host).await?;
+        return plan.show(output);
+    }
     let scratch = scratch(&args.scratch)?;
     let file = Utf8PathBuf::try_from(scratch.path().join("snapshot.db"))
         .doing(|| format!("{} is not UTF-8", args.scratch))?;
-
-    let host = connect::local("/".into());
-    let endpoints = save::endpoints(&args.etcd, &*host).await?;
     let taken = take(&endpoints, &*host, &file, output).await?;
     let cluster = match named {
         Some(cluster) => cluster,
@@ -63,6 +66,66 @@ pub(super) async fn run(args: &Run, output: &Output) -> Result<Exit, Failure> {
     let report = BackupReport::new(store.url(), manifest);
     output.document(&report, |_| report.table())?;
     Ok(Exit::Ok)
+}
+
+/// What is known before anything is asked for or written.
+struct Decided {
+    store: Store,
+    key: SigningKey,
+    recipients: Recipients,
+    /// The cluster's name, when it does not come out of the snapshot.
+    named: Option<ClusterName>,
+    endpoints: Vec<EtcdEndpoint>,
+}
+
+/// What would make the backup useless shows here, before etcd is asked for anything.
+async fn decide(args: &Run, host: &dyn Host, output: &Output) -> Result<Decided, Failure> {
+    Ok(Decided {
+        store: store(&args.place)?,
+        key: signing_key(&args.signing_key)?,
+        recipients: recipients(&args.encrypt)?,
+        named: args.cluster.as_deref().map(cluster_name).transpose()?,
+        endpoints: save::endpoints_of(&args.etcd, host, "backup run", output).await?,
+    })
+}
+
+/// What [`run`] would do. The endpoints are asked for their status in its order, and the first that answers is shown.
+async fn planned(
+    args: &Run,
+    store: &Store,
+    key: &SigningKey,
+    named: Option<ClusterName>,
+    endpoints: &[EtcdEndpoint],
+    host: &dyn Host,
+) -> Result<BackupPlan, Failure> {
+    let mut plan =
+        BackupPlan::new(store.url()).reads(format!("the key of {}", key.signer()), args.signing_key.as_str());
+    let mut last = Failure::usage("no endpoint was given");
+    let mut asked = None;
+    for endpoint in endpoints {
+        match host.etcd_status(endpoint).await.doing(|| format!("{} does not answer", endpoint.url)) {
+            Ok(status) => {
+                asked = Some((endpoint, status));
+                break;
+            }
+            Err(failure) => last = failure,
+        }
+    }
+    let Some((endpoint, status)) = asked else { return Err(last) };
+    let size = bytes(u64::try_from(status.db_size_bytes).unwrap_or_default());
+    let what = format!("a snapshot of at most {size}, at revision {} or above", status.revision);
+    plan = plan.reads(what, &endpoint.url);
+    plan = plan.writes("the snapshot, until it is in the vault", args.scratch.as_str());
+    let Some(cluster) = named else {
+        let what = "the encrypted snapshot and its manifest, in a folder named by the cluster's UID, which the snapshot tells";
+        return Ok(plan.writes(what, store.url()));
+    };
+    let unread = || format!("cannot read {}", store.url());
+    let vault = Vault::new(store, cluster, &[key.signer()]).doing(unread)?;
+    let [part, manifest] = vault.next_objects(PartKind::Full, &writer_name()?).await.doing(unread)?;
+    Ok(plan
+        .writes("the snapshot, compressed and encrypted", part)
+        .writes("what is said of it, signed", manifest))
 }
 
 /// Refuses to mix two clusters in one folder of a vault.

@@ -3,6 +3,7 @@
 use super::args::Check;
 use crate::args::FailOn;
 use crate::commands::check::options;
+use crate::commands::managed;
 use crate::connect;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -78,6 +79,7 @@ struct Line {
 
 pub(super) fn run(args: &Check, output: &Output) -> Result<Exit, Failure> {
     let inventory = connect::runtime()?.block_on(async {
+        managed::refuse(&args.hosts, "certs check", managed::CERTIFICATES, output).await?;
         let world = connect::world(&args.hosts).await?;
         Ok::<_, Failure>(observe(&world, &options(&args.hosts, None, None)).await)
     })?;

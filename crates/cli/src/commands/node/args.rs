@@ -36,9 +36,6 @@ pub(super) struct List {
     pub(super) selector: Option<String>,
     #[command(flatten)]
     pub(super) hosts: Hosts,
-    /// Context of the kubeconfig (default: the current one).
-    #[arg(long, value_name = "NAME")]
-    pub(super) context: Option<String>,
 }
 
 /// `rekindle node drain`

@@ -38,11 +38,7 @@ pub(crate) struct NodeList {
 }
 
 pub(super) fn run(args: &List, output: &Output) -> Result<Exit, Failure> {
-    let api = Api {
-        kubeconfig: args.hosts.kubeconfig.clone(),
-        context: args.context.clone(),
-        state_dir: args.hosts.state_dir.clone(),
-    };
+    let api = Api { cluster: args.hosts.api.clone(), state_dir: args.hosts.state_dir.clone() };
     let session = Session::begin(&api, None)?;
     let list = session.runtime.block_on(look(&session, args))?;
     output.document(&list, |short| table(&list, short))?;

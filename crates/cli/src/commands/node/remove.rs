@@ -41,6 +41,7 @@ async fn member(args: &Remove, node: &Node) -> Result<Option<Member>, Failure> {
         point: None,
         lost: Vec::new(),
         kubeconfig: None,
+        context: None,
         state_dir: args.api.state_dir.clone(),
         data_dir: None,
     };

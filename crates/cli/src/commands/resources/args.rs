@@ -1,11 +1,10 @@
 //! The flags of `rekindle resources`.
 
-use crate::args::Consent;
+use crate::args::{Consent, Kubeconfig};
 use camino::Utf8PathBuf;
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use rekindle_resources::plan::Existing;
 use rekindle_resources::select::Selection;
-use rekindle_world::cluster::ClusterOptions;
 
 /// `rekindle resources`
 #[derive(Debug, ClapArgs)]
@@ -31,24 +30,6 @@ pub(super) enum ResourcesVerb {
     /// Take a restore back: what it made is deleted, what it changed is as it was. Namespaces, CustomResourceDefinitions,
     /// volumes and their claims stay.
     Undo(Undo),
-}
-
-/// Which cluster.
-#[derive(Debug, Clone, ClapArgs)]
-pub(super) struct Api {
-    /// kubeconfig; exec credentials work. Default: ~/.kube/config, then /etc/kubernetes/admin.conf, then the service
-    /// account of the pod this runs in.
-    #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
-    pub(super) kubeconfig: Option<Utf8PathBuf>,
-    /// Context of the kubeconfig. Default: the current one.
-    #[arg(long, value_name = "NAME")]
-    pub(super) context: Option<String>,
-}
-
-impl Api {
-    pub(super) fn options(&self) -> ClusterOptions {
-        ClusterOptions { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() }
-    }
 }
 
 /// Which objects.
@@ -90,7 +71,7 @@ pub(super) struct Backup {
     /// The folder. It may be a git work tree: only its sub-folder `resources` is written.
     pub(super) folder: Utf8PathBuf,
     #[command(flatten)]
-    pub(super) api: Api,
+    pub(super) api: Kubeconfig,
     #[command(flatten)]
     pub(super) select: Select,
     /// Public key that Secrets are encrypted to: `age1...` as `age-keygen` prints it; repeat for several.
@@ -176,7 +157,7 @@ pub(super) struct Diff {
     #[command(flatten)]
     pub(super) source: Source,
     #[command(flatten)]
-    pub(super) api: Api,
+    pub(super) api: Kubeconfig,
     #[command(flatten)]
     pub(super) how: How,
 }
@@ -187,7 +168,7 @@ pub(super) struct Restore {
     #[command(flatten)]
     pub(super) source: Source,
     #[command(flatten)]
-    pub(super) api: Api,
+    pub(super) api: Kubeconfig,
     #[command(flatten)]
     pub(super) how: How,
     #[command(flatten)]

@@ -8,11 +8,12 @@ mod tables;
 
 pub(crate) use args::Resources;
 
+use crate::args::Kubeconfig;
 use crate::connect;
 use crate::exit::Exit;
 use crate::failure::{Doing, Failure};
 use crate::output::Output;
-use args::{Api, ResourcesVerb, Source};
+use args::{ResourcesVerb, Source};
 use camino::Utf8Path;
 use rekindle_resources::Error;
 use rekindle_resources::folder::Folder;
@@ -45,7 +46,7 @@ async fn cluster(options: &ClusterOptions) -> Result<(Cluster, ClusterFacts), Fa
     Ok((cluster, facts))
 }
 
-async fn of_flags(api: &Api) -> Result<(Cluster, ClusterFacts), Failure> {
+async fn of_flags(api: &Kubeconfig) -> Result<(Cluster, ClusterFacts), Failure> {
     cluster(&api.options()).await
 }
 

@@ -41,7 +41,8 @@ pub(super) fn index(folder: &Utf8Path, index: &Index, short: bool) -> String {
         let _ = writeln!(text, "× {} could not be read: {}", problem.what, problem.why);
     }
     if let Some(provider) = &index.cluster.provider {
-        let _ = writeln!(text, "{}", not_available("`rekindle recover`", provider));
+        let instead = "restore from this backup with `rekindle resources restore`";
+        let _ = writeln!(text, "{}: {instead}", not_available("`rekindle recover`", provider));
     }
     text
 }

@@ -2,6 +2,7 @@
 
 use super::{SnapshotReport, open};
 use crate::args::{EtcdFlags, SnapshotSave};
+use crate::commands::managed;
 use crate::connect;
 use crate::exit::Exit;
 use crate::failure::{Doing, Failure};
@@ -23,7 +24,7 @@ pub(super) fn run(args: &SnapshotSave, output: &Output) -> Result<Exit, Failure>
 
 async fn save(args: &SnapshotSave, file: &Utf8Path, output: &Output) -> Result<Exit, Failure> {
     let host = connect::local("/".into());
-    let endpoints = endpoints(&args.etcd, &*host).await?;
+    let endpoints = endpoints_of(&args.etcd, &*host, "snapshot save", output).await?;
     let part = Utf8PathBuf::from(format!("{file}.rekindle-part"));
     let mut failures = Vec::new();
     for endpoint in &endpoints {
@@ -42,6 +43,20 @@ async fn save(args: &SnapshotSave, file: &Utf8Path, output: &Output) -> Result<E
         }
     }
     Err(failures.pop().unwrap_or_else(|| Failure::usage("no endpoint was given")))
+}
+
+/// As [`endpoints`], for a verb that can't go on without: it says so where the cluster's etcd is a provider's.
+pub(in crate::commands) async fn endpoints_of(
+    args: &EtcdFlags,
+    host: &dyn Host,
+    verb: &str,
+    output: &Output,
+) -> Result<Vec<EtcdEndpoint>, Failure> {
+    let found = endpoints(args, host).await;
+    if found.is_err() {
+        managed::refuse_etcd(&args.api, verb, output).await?;
+    }
+    found
 }
 
 /// The endpoints given, or the etcd of this host.
