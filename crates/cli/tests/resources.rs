@@ -370,6 +370,73 @@ fn compacted(stage: &Stage, a: &Plane, config: &Utf8Path) {
     assert_eq!(index["objects"], 401, "and the namespace");
 }
 
+/// The same cluster into a vault: said first, then done, listed, verified, and of its content nothing in the clear. The
+/// flags that read it there.
+fn stored(stage: &Stage, config: &Utf8Path, identity: &str, recipient: &str, folder: &Value) -> Vec<String> {
+    let (vault, key, scratch) = (stage.path("vault"), stage.path("sign.key"), stage.path("scratch"));
+    std::fs::create_dir(&vault).unwrap();
+    let vaults = |code: i32, args: &[&str]| -> Value {
+        let output = Command::new(env!("CARGO_BIN_EXE_rekindle"))
+            .arg("backup")
+            .args(args)
+            .args(["--vault", &vault, "-o", "json"])
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    vaults(0, &["init", "--signing-key", &key, "--identity", identity, "--recipient", recipient]);
+    let put = ["backup", "--vault", &vault, "--signing-key", &key, "--recipient", recipient];
+    let put = [&put[..], &["--kubeconfig", config.as_str(), "--scratch", &scratch]].concat();
+    let entries = || Utf8Path::new(&vault).read_dir_utf8().unwrap().count();
+    let before = entries();
+    let plan = answer(0, &[&put[..], &["--dry-run"]].concat());
+    assert_eq!((plan["kind"].as_str(), entries()), (Some("BackupPlan"), before), "nothing is there yet");
+    assert!(!Utf8Path::new(&scratch).exists());
+    let manifest = &answer(0, &put)["manifest"];
+    assert_eq!((&manifest["kind"], &manifest["problems"]), (&json!("Resources"), &json!(0)));
+    assert_eq!(manifest["objects"], folder["objects"], "as many as in the folder");
+    assert_eq!(manifest["cluster"], folder["cluster"]["uid"], "its name is its UID");
+    let some = answer(0, &[&put[..], &["-n", "shop", "--exclude", "secrets"]].concat());
+    assert_eq!(some["manifest"]["scope"], "namespaces shop; not kinds secrets");
+    assert_eq!(Utf8Path::new(&scratch).read_dir_utf8().unwrap().count(), 0);
+    for clear in ["hunter2-in-the-clear", "shop.example.com"] {
+        assert!(cmd::sh("grep", ["-rl", clear, &vault]).is_err(), "{clear} lies in the clear");
+    }
+
+    let list = vaults(0, &["list", "--signing-key", &key]);
+    assert_eq!(list["resources"].as_array().unwrap().len(), 2);
+    let verified =
+        vaults(0, &["verify", "--signing-key", &key, "--identity", identity, "--scratch", &scratch]);
+    assert_eq!((&verified["parts"], &verified["faults"]), (&json!(2), &json!([])));
+    let pruned = vaults(0, &["prune", "--signing-key", &key, "--dry-run"]);
+    assert_eq!(pruned["kept"].as_array().unwrap().len(), 2, "one of each series");
+    let stranger = answer_of(
+        1,
+        &["list", "--from", &vault, "--trusted-signer", &other_signer(), "--identity", identity],
+    );
+    assert!(stranger.contains("holds no objects"), "{stranger}");
+    let flags = ["--from", &vault, "--trusted-signer", &key, "--identity", identity];
+    let listed = answer(0, &[&["list"], &flags[..], &["--scratch", &scratch]].concat());
+    // the revisions of its lists are later ones
+    let what = |index: &Value| (index["objects"].clone(), index["selection"].clone());
+    assert_eq!(what(&listed), what(folder), "the whole one, though the other is newer");
+    flags.map(str::to_owned).into()
+}
+
+/// Somebody who signed nothing here.
+fn other_signer() -> String {
+    format!("ed25519:{}=", "A".repeat(43))
+}
+
+/// What it says, with this exit code.
+fn answer_of(code: i32, args: &[&str]) -> String {
+    let output = rekindle(args);
+    assert_eq!(output.status.code(), Some(code), "{args:?}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
 #[test]
 fn a_lost_cluster_comes_back_from_its_folder() {
     let stage = Stage::new();
@@ -388,6 +455,7 @@ fn a_lost_cluster_comes_back_from_its_folder() {
     let (index, keys) = quiet_backup(&a, &config, &folder, &recipient);
     let first = files(Utf8Path::new(&folder), &identity);
     assert_sound(&a, &folder, &first, &index, &keys);
+    let vault = stored(&stage, &config, &identity, &recipient, &index);
     compacted(&stage, &a, &config);
     assert_eq!(answer(0, &["list", &folder]), index);
     drop(a);
@@ -403,7 +471,12 @@ fn a_lost_cluster_comes_back_from_its_folder() {
     let state = stage.path("state");
     let restore =
         ["restore", &folder, "--kubeconfig", config.as_str(), "--identity", &identity, "--state-dir", &state];
-    come_back(&b, &[&restore[..], &["--with-status"]].concat());
+    // all of it out of the vault, what follows out of the folder
+    let access = ["--kubeconfig", config.as_str(), "--state-dir", &state, "--with-status"];
+    let vault: Vec<&str> = vault.iter().map(String::as_str).collect();
+    come_back(&b, &[&["restore"], &vault[..], &access[..]].concat());
+    let fetched = Utf8Path::new(&state).join("fetched").read_dir_utf8().unwrap().count();
+    assert_eq!(fetched, 0, "what was fetched is gone once all is restored");
     let second = stage.path("second");
     let (index, _) = quiet_backup(&b, &config, &second, &recipient);
     assert_eq!(index["cluster"]["provider"], "EKS");

@@ -24,17 +24,17 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::sync::Mutex;
 
-const INDEX: &str = "index.json";
-const SUMS: &str = "SHA256SUMS";
-const HERE: &str = "resources";
+pub(crate) const INDEX: &str = "index.json";
+pub(crate) const SUMS: &str = "SHA256SUMS";
+pub(crate) const HERE: &str = "resources";
 const NEW: &str = ".new";
 /// Ending of an encrypted file.
 pub(crate) const SEALED: &str = ".age";
 /// An object has at most 1.5 MiB in etcd; as YAML it has more bytes, but not tenfold.
-const OBJECT_MAX_BYTES: u64 = 16 << 20;
+pub(crate) const OBJECT_MAX_BYTES: u64 = 16 << 20;
 /// A million kinds and reasons are no index, and ten million lines no list of objects.
-const INDEX_MAX_BYTES: u64 = 64 << 20;
-const SUMS_MAX_BYTES: u64 = 2 << 30;
+pub(crate) const INDEX_MAX_BYTES: u64 = 64 << 20;
+pub(crate) const SUMS_MAX_BYTES: u64 = 2 << 30;
 
 /// A backup being written.
 pub(crate) struct Writer {
@@ -235,13 +235,17 @@ impl Folder {
     }
 }
 
+/// Whether a path is one of an object's file: below one of the two folders, and not out of it again.
+pub(crate) fn is_object(path: &str) -> bool {
+    let below = path.starts_with("cluster/") || path.starts_with("namespaces/");
+    below && !path.split('/').any(|part| matches!(part, "" | "." | ".."))
+}
+
 /// `DIGEST  PATH` a line; paths only below the two folders, and none that leaves them.
 fn parse_sums(text: &[u8]) -> Option<BTreeMap<String, [u8; 32]>> {
     let line = |line: &str| {
         let (digest, path) = line.split_once("  ")?;
-        let below = path.starts_with("cluster/") || path.starts_with("namespaces/");
-        let leaves = path.split('/').any(|part| matches!(part, "" | "." | ".."));
-        (below && !leaves).then_some(())?;
+        is_object(path).then_some(())?;
         let byte = |at: usize| u8::from_str_radix(digest.get(2 * at..2 * at + 2)?, 16).ok();
         let mut bytes = [0; 32];
         for (at, to) in bytes.iter_mut().enumerate() {
@@ -265,11 +269,11 @@ fn read_bounded(path: &Utf8Path, max_bytes: u64) -> Result<Vec<u8>> {
     read().map_err(Error::local("read", path))
 }
 
-fn create(path: &Utf8Path) -> io::Result<File> {
+pub(crate) fn create(path: &Utf8Path) -> io::Result<File> {
     OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
 }
 
-fn make_dir(path: &Utf8Path) -> Result<()> {
+pub(crate) fn make_dir(path: &Utf8Path) -> Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(Error::local("make", path))
 }
 
@@ -300,9 +304,18 @@ fn sync_file_system(path: &Utf8Path) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use serde_json::json;
+
+    /// A backup with one small object at each path.
+    pub(crate) fn written(folder: &Utf8Path, paths: &[&str]) {
+        let writer = Writer::begin(folder, None).unwrap();
+        for path in paths {
+            writer.object(path, &map(path), false).unwrap();
+        }
+        writer.finish(index()).unwrap();
+    }
 
     fn index() -> Index {
         serde_json::from_value(json!({

@@ -67,6 +67,24 @@ impl Selection {
         }
     }
 
+    /// What is asked for in words; empty: everything. The same words are the same selection.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let named = [
+            ("namespaces", &self.namespaces),
+            ("not namespaces", &self.exclude_namespaces),
+            ("kinds", &self.include),
+            ("not kinds", &self.exclude),
+        ];
+        let mut words: Vec<String> = Vec::new();
+        for (what, names) in named.into_iter().filter(|(_, names)| !names.is_empty()) {
+            let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+            words.push(format!("{what} {}", names.into_iter().collect::<Vec<_>>().join(", ")));
+        }
+        words.extend(self.selector.as_ref().map(|selector| format!("labels {selector}")));
+        words.join("; ")
+    }
+
     /// Whether it names namespaces, so that what lies in none is left out unless it is needed.
     #[must_use]
     pub fn is_of_namespaces(&self) -> bool {

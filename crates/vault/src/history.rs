@@ -1,6 +1,6 @@
 //! What can be restored: fulls and segments as timelines, with the revisions they reach and the gaps between. Pure.
 
-use crate::manifest::{Bundle, ClusterIdentity, Content, Full, Manifest, Segment, TimelineRef};
+use crate::manifest::{Bundle, ClusterIdentity, Content, Full, Manifest, Resources, Segment, TimelineRef};
 use crate::names::{ClusterName, WriterName};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -16,6 +16,8 @@ pub struct History {
     pub timelines: Vec<Timeline>,
     /// Bundles, oldest first.
     pub bundles: Vec<Item<Bundle>>,
+    /// Objects that were read through the API, oldest first.
+    pub resources: Vec<Item<Resources>>,
 }
 
 /// What a manifest is about, and the manifest.
@@ -81,7 +83,7 @@ pub struct Gap {
 impl History {
     /// From manifests in order.
     pub fn new<'a>(cluster: &ClusterName, manifests: impl IntoIterator<Item = &'a Manifest>) -> Self {
-        let mut bundles = Vec::new();
+        let (mut bundles, mut resources) = (Vec::new(), Vec::new());
         let mut timelines: BTreeMap<&str, Timeline> = BTreeMap::new();
         for manifest in manifests {
             match &manifest.content {
@@ -92,12 +94,13 @@ impl History {
                     of(&mut timelines, &segment.timeline).segments.push(Item::of(manifest, segment));
                 }
                 Content::Bundle(bundle) => bundles.push(Item::of(manifest, bundle)),
+                Content::Resources(objects) => resources.push(Item::of(manifest, objects)),
                 Content::Prune(_) => {}
             }
         }
         let mut timelines: Vec<Timeline> = timelines.into_values().map(Timeline::finished).collect();
         timelines.sort_by_key(Timeline::newest_ms);
-        Self { cluster: cluster.clone(), timelines, bundles }
+        Self { cluster: cluster.clone(), timelines, bundles, resources }
     }
 
     /// The newest full.
@@ -105,10 +108,13 @@ impl History {
         self.timelines.iter().flat_map(|t| &t.fulls).max_by_key(|full| full.content.taken_ms)
     }
 
-    /// The UID of `kube-system` that the newest full is known to have, when `identity` has another: then this folder
-    /// holds another cluster. (etcd's cluster id changes with every restore and tells nothing here.)
+    /// The UID of `kube-system` that the newest full (or, where there is none, the newest backup of objects) is known to
+    /// have, when `identity` has another: then this folder holds another cluster. (etcd's cluster id changes with every
+    /// restore and tells nothing here.)
     pub fn other_cluster(&self, identity: &ClusterIdentity) -> Option<&str> {
-        let known = self.newest_full()?.content.identity.kube_system_uid.as_deref()?;
+        let full = self.newest_full().map(|full| &full.content.identity);
+        let of = full.or_else(|| self.resources.last().map(|objects| &objects.content.identity))?;
+        let known = of.kube_system_uid.as_deref()?;
         identity.kube_system_uid.as_deref().is_some_and(|uid| uid != known).then_some(known)
     }
 

@@ -47,6 +47,18 @@ pub(crate) fn full(id: &str, revision: i64, taken_ms: i64) -> Content {
     })
 }
 
+pub(crate) fn resources(scope: &str, taken_ms: i64) -> Content {
+    Content::Resources(Resources {
+        part: part(),
+        identity: ClusterIdentity::default(),
+        scope: scope.into(),
+        taken_ms,
+        objects: 1,
+        problems: 0,
+        server_version: String::new(),
+    })
+}
+
 pub(crate) fn segment(id: &str, first_revision: i64, last_revision: i64, last_ms: i64) -> Content {
     Content::Segment(Segment {
         part: part(),

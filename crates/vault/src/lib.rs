@@ -4,6 +4,7 @@
 //! CLUSTER/full/UUID-WRITER.db.zst.age         a stock etcd snapshot
 //! CLUSTER/segment/UUID-WRITER.seg.zst.age     a stretch of the change stream; merged ones hold what many small ones hold
 //! CLUSTER/bundle/UUID-WRITER.tar.zst.age      files of one control-plane host
+//! CLUSTER/resources/UUID-WRITER.tar.zst.age   objects, read through the API
 //! CLUSTER/manifest/SEQUENCE.json              signed; each names one part, or what was pruned
 //! CLUSTER/index/SEQUENCE-UUID.jsonl.zst       many manifests in one object, for readers in a hurry
 //! CLUSTER/quiet/WRITER.json                   signed; when this writer last saw that nothing had changed
@@ -50,7 +51,7 @@ pub use store::Store;
 pub use upload::PartSource;
 pub use vault::Vault;
 pub use verify::{Fault, VerifyLevel, VerifyReport};
-pub use writer::{BundleMeta, FullMeta, SegmentMeta, Writer};
+pub use writer::{BundleMeta, FullMeta, ResourcesMeta, SegmentMeta, Writer};
 
 /// Now, in milliseconds since the Unix epoch.
 pub(crate) fn now_ms() -> i64 {

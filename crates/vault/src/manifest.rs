@@ -65,6 +65,8 @@ pub enum Content {
     Segment(Segment),
     /// Files of a control-plane host.
     Bundle(Bundle),
+    /// Objects, read through the API.
+    Resources(Resources),
     /// Manifests that retention removed.
     Prune(Prune),
 }
@@ -227,6 +229,26 @@ pub struct Bundle {
     pub taken_ms: i64,
 }
 
+/// Objects, read through the API: all of a cluster's, or some.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Resources {
+    /// The stored object, a tar archive.
+    pub part: Part,
+    /// Whose it is.
+    pub identity: ClusterIdentity,
+    /// Which objects were asked for, in words; empty: all. Retention counts each such series for itself.
+    pub scope: String,
+    /// When the first was read, milliseconds since the Unix epoch: all are at least as new.
+    pub taken_ms: i64,
+    /// Objects in it.
+    pub objects: u64,
+    /// Kinds, or parts of them, that could not be read. Not 0: it is partial.
+    pub problems: u64,
+    /// Version of the API server.
+    pub server_version: String,
+}
+
 /// Manifests that retention removed: the chain may lack these and no others.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -264,6 +286,7 @@ impl Content {
             Self::Full(full) => Some((PartKind::Full, &full.part)),
             Self::Segment(segment) => Some((PartKind::Segment, &segment.part)),
             Self::Bundle(bundle) => Some((PartKind::Bundle, &bundle.part)),
+            Self::Resources(resources) => Some((PartKind::Resources, &resources.part)),
             Self::Prune(_) => None,
         }
     }

@@ -82,10 +82,12 @@ pub enum PartKind {
     Segment,
     /// Files of a control-plane host.
     Bundle,
+    /// Objects, read through the API.
+    Resources,
 }
 
 impl PartKind {
-    pub(crate) const ALL: [Self; 3] = [Self::Full, Self::Segment, Self::Bundle];
+    pub(crate) const ALL: [Self; 4] = [Self::Full, Self::Segment, Self::Bundle, Self::Resources];
 
     /// The folder below the cluster's.
     pub(crate) fn folder(self) -> &'static str {
@@ -93,6 +95,7 @@ impl PartKind {
             Self::Full => "full",
             Self::Segment => "segment",
             Self::Bundle => "bundle",
+            Self::Resources => "resources",
         }
     }
 
@@ -100,7 +103,7 @@ impl PartKind {
         match self {
             Self::Full => "db.zst.age",
             Self::Segment => "seg.zst.age",
-            Self::Bundle => "tar.zst.age",
+            Self::Bundle | Self::Resources => "tar.zst.age",
         }
     }
 }

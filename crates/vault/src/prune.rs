@@ -12,7 +12,7 @@ use crate::manifest::{Content, Link, Manifest, Part, Prune};
 use crate::names::{self, PartKind, WriterName};
 use crate::publish::Publisher;
 use crate::quiet::QUIET;
-use crate::retention::{Kept, Proved, Retention, covers};
+use crate::retention::{Kept, Proved, Retention, covers, series};
 use crate::staged;
 use crate::store::{Listed, PROBE};
 use crate::vault::{Loaded, Vault};
@@ -166,29 +166,36 @@ impl Publisher {
         let vault = &self.vault;
         let mut fulls: Vec<_> = history.timelines.iter().flat_map(|timeline| &timeline.fulls).collect();
         fulls.sort_by_key(|full| std::cmp::Reverse((full.content.taken_ms, full.sequence)));
-        if fulls.is_empty() {
-            let all = history.timelines.iter().flat_map(|t| &t.segments).map(|s| s.sequence);
-            let all = all.chain(history.bundles.iter().map(|bundle| bundle.sequence));
-            return Ok(all.map(|sequence| (sequence, vec!["no full is there yet".to_owned()])).collect());
-        }
-        let mut good = None;
-        for full in fulls {
-            match vault.verify_stored(&full.content.part).await {
-                Ok(()) => {
-                    good = Some(full.sequence);
-                    break;
-                }
-                Err(error) => report.skipped.push(Fault::of(vault.object(&full.content.part.name), &error)),
-            }
-        }
-        let Some(full) = good else {
+        let full =
+            self.newest_good(fulls.iter().map(|full| (full.sequence, &full.content.part)), report).await;
+        if full.is_none() && !fulls.is_empty() {
             return Err(Error::NoGoodFull { cluster: vault.cluster.to_string() });
-        };
+        }
+        let mut resources = BTreeSet::new();
+        for series in series(history).into_values() {
+            let parts = series.iter().map(|one| (one.sequence, &one.content.part));
+            resources.extend(self.newest_good(parts, report).await);
+        }
         let mut segments = BTreeSet::new();
         for timeline in &history.timelines {
             self.prove_covers(timeline, &mut segments, report).await;
         }
-        Ok(retention.keep(history, &Proved { full, segments }, now_ms))
+        Ok(retention.keep(history, &Proved { full, resources, segments }, now_ms))
+    }
+
+    /// Reads backups, the newest first, until one is as its manifest says: that one.
+    async fn newest_good(
+        &self,
+        newest_first: impl Iterator<Item = (u64, &Part)>,
+        report: &mut PruneReport,
+    ) -> Option<u64> {
+        for (sequence, part) in newest_first {
+            match self.vault.verify_stored(part).await {
+                Ok(()) => return Some(sequence),
+                Err(error) => report.skipped.push(Fault::of(self.vault.object(&part.name), &error)),
+            }
+        }
+        None
     }
 
     /// Reads the segments in whose place shorter ones may go, the widest first; where one is damaged, those within it.

@@ -1,15 +1,15 @@
 //! Which backups are kept, and why. Pure: the same history and time give the same answer.
 
 use crate::history::{History, Item, Timeline, widest};
-use crate::manifest::{Full, Segment};
+use crate::manifest::{Full, Resources, Segment};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How many fulls are kept. Each rule keeps for itself; what no rule keeps is removed. Whatever the rules say, the
-/// newest full that is good stays, and with a kept full all segments that lead on from it.
+/// How many fulls are kept, and of objects how many backups of each series. Each rule keeps for itself; what no rule keeps
+/// is removed. Whatever the rules say, the newest that is good stays, and with a kept full all segments that lead on from it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Retention {
@@ -52,8 +52,10 @@ pub(crate) type Kept = BTreeMap<u64, Vec<String>>;
 
 /// What is known beside the manifests.
 pub(crate) struct Proved {
-    /// The newest full whose stored bytes are as its manifest says.
-    pub(crate) full: u64,
+    /// The newest full whose stored bytes are as its manifest says; none: no full is there yet.
+    pub(crate) full: Option<u64>,
+    /// Of each series of objects the newest backup whose stored bytes are as its manifest says.
+    pub(crate) resources: BTreeSet<u64>,
     /// Segments whose stored bytes are as their manifests say.
     pub(crate) segments: BTreeSet<u64>,
 }
@@ -80,7 +82,14 @@ impl Retention {
     /// What stays of a history at `now_ms`.
     pub(crate) fn keep(&self, history: &History, proved: &Proved, now_ms: i64) -> Kept {
         let mut kept = Kept::new();
-        self.keep_fulls(history, proved.full, now_ms, &mut kept);
+        self.keep_resources(history, &proved.resources, now_ms, &mut kept);
+        let Some(full) = proved.full else {
+            let segments = history.timelines.iter().flat_map(|t| &t.segments).map(|s| s.sequence);
+            let rest = segments.chain(history.bundles.iter().map(|bundle| bundle.sequence));
+            rest.for_each(|sequence| note(&mut kept, sequence, "no full is there yet"));
+            return kept;
+        };
+        self.keep_fulls(history, full, now_ms, &mut kept);
         let newest = history.timelines.last().map(|timeline| &timeline.timeline.id);
         for timeline in &history.timelines {
             let is_newest = Some(&timeline.timeline.id) == newest;
@@ -90,12 +99,10 @@ impl Retention {
         kept
     }
 
-    fn keep_fulls(&self, history: &History, proved: u64, now_ms: i64, kept: &mut Kept) {
-        let mut fulls: Vec<&Item<Full>> = history.timelines.iter().flat_map(|t| &t.fulls).collect();
-        fulls.sort_by_key(|full| std::cmp::Reverse((full.content.taken_ms, full.sequence)));
-        note(kept, proved, "the newest good full");
-        for full in fulls.iter().take(self.last as usize) {
-            note(kept, full.sequence, "one of the last");
+    /// What the rules keep of backups that each stand for themselves: sequence numbers and times, the newest first.
+    fn keep_by_time(&self, newest_first: &[(u64, i64)], now_ms: i64, kept: &mut Kept) {
+        for (sequence, _) in newest_first.iter().take(self.last as usize) {
+            note(kept, *sequence, "one of the last");
         }
         let buckets: [(u32, &str, Bucket); 4] = [
             (self.hourly, "hourly", |ms| (ms.div_euclid(3_600_000), 0)),
@@ -105,19 +112,44 @@ impl Retention {
         ];
         for (count, name, bucket) in buckets {
             let mut seen = BTreeSet::new();
-            for full in &fulls {
+            for (sequence, taken_ms) in newest_first {
                 if seen.len() == count as usize {
                     break;
                 }
-                if seen.insert(bucket(full.content.taken_ms)) {
-                    note(kept, full.sequence, name);
+                if seen.insert(bucket(*taken_ms)) {
+                    note(kept, *sequence, name);
                 }
             }
         }
         let young = |ms: i64| self.within_ms.is_some_and(|within| ms >= now_ms.saturating_sub(within));
-        for full in fulls.iter().filter(|full| young(full.content.taken_ms)) {
-            note(kept, full.sequence, "young enough");
+        for (sequence, _) in newest_first.iter().filter(|(_, taken_ms)| young(*taken_ms)) {
+            note(kept, *sequence, "young enough");
         }
+    }
+
+    /// The same rules for each series of objects. One of which no backup is good stays as it is.
+    fn keep_resources(&self, history: &History, good: &BTreeSet<u64>, now_ms: i64, kept: &mut Kept) {
+        for series in series(history).into_values() {
+            let newest_first: Vec<_> =
+                series.iter().map(|one| (one.sequence, one.content.taken_ms)).collect();
+            match newest_first.iter().find(|(sequence, _)| good.contains(sequence)) {
+                Some((sequence, _)) => note(kept, *sequence, "the newest good one of its kind"),
+                None => {
+                    newest_first
+                        .iter()
+                        .for_each(|(sequence, _)| note(kept, *sequence, "none of its kind is good"));
+                }
+            }
+            self.keep_by_time(&newest_first, now_ms, kept);
+        }
+    }
+
+    fn keep_fulls(&self, history: &History, proved: u64, now_ms: i64, kept: &mut Kept) {
+        let mut fulls: Vec<&Item<Full>> = history.timelines.iter().flat_map(|t| &t.fulls).collect();
+        fulls.sort_by_key(|full| std::cmp::Reverse((full.content.taken_ms, full.sequence)));
+        note(kept, proved, "the newest good full");
+        let newest_first: Vec<_> = fulls.iter().map(|full| (full.sequence, full.content.taken_ms)).collect();
+        self.keep_by_time(&newest_first, now_ms, kept);
         if let Some(window) = self.point_in_time_ms {
             let cutoff = now_ms.saturating_sub(window);
             for timeline in &history.timelines {
@@ -174,6 +206,18 @@ fn bases_of_window(timeline: &Timeline, cutoff_ms: i64) -> impl Iterator<Item = 
         let before = within.clone().rev().find(|full| full.content.revision < start);
         before.or_else(|| within.next())
     })
+}
+
+/// Backups of objects by what they are of, the newest of each first.
+pub(crate) fn series(history: &History) -> BTreeMap<&str, Vec<&Item<Resources>>> {
+    let mut series: BTreeMap<&str, Vec<&Item<Resources>>> = BTreeMap::new();
+    for one in &history.resources {
+        series.entry(&one.content.scope).or_default().push(one);
+    }
+    for of_scope in series.values_mut() {
+        of_scope.sort_by_key(|one| std::cmp::Reverse((one.content.taken_ms, one.sequence)));
+    }
+    series
 }
 
 fn keep_bundles(history: &History, kept: &mut Kept) {

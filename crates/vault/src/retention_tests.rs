@@ -1,5 +1,5 @@
 use super::*;
-use crate::history::tests::{full, history, segment};
+use crate::history::tests::{full, history, resources, segment};
 use crate::manifest::Content;
 use proptest::prelude::*;
 
@@ -8,6 +8,10 @@ const DAY_MS: i64 = 24 * HOUR_MS;
 
 fn nothing() -> Retention {
     Retention { last: 0, hourly: 0, daily: 0, weekly: 0, monthly: 0, within_ms: None, point_in_time_ms: None }
+}
+
+fn proved(full: u64, segments: BTreeSet<u64>) -> Proved {
+    Proved { full: Some(full), resources: BTreeSet::new(), segments }
 }
 
 fn all_sound(history: &History) -> BTreeSet<u64> {
@@ -25,7 +29,7 @@ fn buckets() {
     let times = [0, 1, 2, 25, 26, 49, 24 * 8, 24 * 40].map(|hours| hours * HOUR_MS);
     let contents: Vec<Content> = (1..).zip(times).map(|(n, ms)| full("t", n * 10, ms)).collect();
     let kept = |retention: Retention| {
-        let proved = Proved { full: 8, segments: BTreeSet::new() };
+        let proved = proved(8, BTreeSet::new());
         retention.keep(&history(contents.clone()), &proved, 50 * DAY_MS).into_keys().collect::<Vec<_>>()
     };
     assert_eq!(kept(nothing()), [8], "the newest good one, whatever the rules");
@@ -35,6 +39,25 @@ fn buckets() {
     assert_eq!(kept(Retention { weekly: 3, ..nothing() }), [6, 7, 8], "1970-01-01 was a Thursday");
     assert_eq!(kept(Retention { monthly: 9, ..nothing() }), [7, 8]);
     assert_eq!(kept(Retention { within_ms: Some(45 * DAY_MS), ..nothing() }), [7, 8]);
+}
+
+// A managed cluster has no fulls, and its objects are kept by the same rules, each series for itself; of one that has no good
+// backup nothing goes.
+#[test]
+fn objects_are_kept_by_series() {
+    let contents: Vec<Content> = (0..6)
+        .map(|day| resources(if day % 2 == 0 { "" } else { "namespaces shop" }, day * DAY_MS))
+        .collect();
+    let history = history(contents);
+    let kept = |good: &[u64], retention: Retention| {
+        let proved =
+            Proved { full: None, resources: good.iter().copied().collect(), segments: BTreeSet::new() };
+        retention.keep(&history, &proved, 6 * DAY_MS).into_keys().collect::<Vec<_>>()
+    };
+    assert_eq!(kept(&[5, 6], nothing()), [5, 6], "the newest good one of each");
+    assert_eq!(kept(&[3, 6], nothing()), [3, 6], "the newest is damaged: the one before it stays");
+    assert_eq!(kept(&[6], nothing()), [1, 3, 5, 6]);
+    assert_eq!(kept(&[5, 6], Retention { daily: 2, ..nothing() }), [3, 4, 5, 6]);
 }
 
 // Small segments go once a longer one that was read and found good holds all of them, not before.
@@ -48,8 +71,7 @@ fn merged_segments_go_once_the_merged_one_is_proved() {
         segment("t", 15, 16, 3),
     ];
     let history = history(contents);
-    let kept =
-        |segments| nothing().keep(&history, &Proved { full: 1, segments }, 9).into_keys().collect::<Vec<_>>();
+    let kept = |segments| nothing().keep(&history, &proved(1, segments), 9).into_keys().collect::<Vec<_>>();
     assert_eq!(all_sound(&history), BTreeSet::from([4]));
     assert_eq!(kept(BTreeSet::new()), [1, 2, 3, 4, 5]);
     assert_eq!(kept(all_sound(&history)), [1, 4, 5]);
@@ -74,8 +96,8 @@ fn the_widest_sound_one_counts() {
     assert_eq!(covers(&[]), [6]);
     assert_eq!(covers(&[6]), [4]);
     assert_eq!(covers(&[4, 6]), [0; 0]);
-    let proved = |segments: &[u64]| Proved { full: 1, segments: segments.iter().copied().collect() };
-    let kept = |segments| nothing().keep(&history, &proved(segments), 9).into_keys().collect::<Vec<_>>();
+    let sound = |segments: &[u64]| proved(1, segments.iter().copied().collect());
+    let kept = |segments| nothing().keep(&history, &sound(segments), 9).into_keys().collect::<Vec<_>>();
     assert_eq!(kept(&[6]), [1, 6]);
     assert_eq!(kept(&[4]), [1, 4, 5, 6]);
 }
@@ -90,7 +112,7 @@ fn the_window_keeps_its_base() {
         contents.push(segment("t", 100 * (n + 1) + 1, 100 * (n + 2), day(n) + HOUR_MS));
     }
     let retention = Retention { last: 1, point_in_time_ms: Some(day(3)), ..nothing() };
-    let proved = Proved { full: 19, segments: BTreeSet::new() };
+    let proved = proved(19, BTreeSet::new());
     let kept = retention.keep(&history(contents.clone()), &proved, day(10));
     // days 7 to 9 lie in the window: the full of day 7 and all segments from there, and the newest full
     assert_eq!(kept.keys().copied().collect::<Vec<_>>(), [15, 16, 18, 19, 20]);
@@ -128,9 +150,9 @@ proptest! {
         let before = history(contents.clone());
         let fulls: Vec<u64> = before.timelines.iter().flat_map(|t| &t.fulls).map(|f| f.sequence).collect();
         prop_assume!(!fulls.is_empty());
-        let proved = Proved { full: fulls[pick.index(fulls.len())], segments: all_sound(&before) };
-        let kept = retention.keep(&before, &proved, now_ms);
-        prop_assert!(kept.contains_key(&proved.full));
+        let picked = fulls[pick.index(fulls.len())];
+        let kept = retention.keep(&before, &proved(picked, all_sound(&before)), now_ms);
+        prop_assert!(kept.contains_key(&picked));
         let left = after(&contents, &kept);
         let now = history(left.clone());
         for timeline in &now.timelines {
@@ -159,9 +181,8 @@ proptest! {
             }
         }
         // numbers change with what is left, so the proved full is found again by what it is
-        let again = (1..).zip(&left).find(|(_, c)| **c == contents[usize::try_from(proved.full).unwrap() - 1]);
-        let proved = Proved { full: again.unwrap().0, segments: all_sound(&now) };
-        let again = retention.keep(&now, &proved, now_ms);
+        let again = (1..).zip(&left).find(|(_, c)| **c == contents[usize::try_from(picked).unwrap() - 1]);
+        let again = retention.keep(&now, &proved(again.unwrap().0, all_sound(&now)), now_ms);
         // what a window needed only for segments that are gone may go a run later
         prop_assert!(again.len() == left.len() || retention.point_in_time_ms.is_some(), "{:?}", again);
     }

@@ -187,7 +187,7 @@ impl Vault {
         let (name, check): (_, Check) = match &manifest.content {
             Content::Full(_) => ("snapshot.db", verify_snapshot),
             Content::Segment(_) => ("segment", verify_segment),
-            Content::Bundle(_) | Content::Prune(_) => {
+            Content::Bundle(_) | Content::Resources(_) | Content::Prune(_) => {
                 return download::read(&self.store, part, identities).await;
             }
         };

@@ -2,7 +2,9 @@
 
 use crate::error::{Error, Result};
 use crate::keys::{Recipients, SigningKey};
-use crate::manifest::{Bundle, ClusterIdentity, Content, Full, Manifest, Numbers, Segment, TimelineRef};
+use crate::manifest::{
+    Bundle, ClusterIdentity, Content, Full, Manifest, Numbers, Part, Resources, Segment, TimelineRef,
+};
 use crate::names::{self, PartKind, WriterName};
 use crate::publish::Publisher;
 use crate::upload::{PartSource, upload};
@@ -70,6 +72,23 @@ pub struct BundleMeta {
     pub host: String,
     /// When, milliseconds since the Unix epoch.
     pub taken_ms: i64,
+}
+
+/// What is said of objects that were read through the API.
+#[derive(Clone, Debug)]
+pub struct ResourcesMeta {
+    /// Whose they are.
+    pub identity: ClusterIdentity,
+    /// Which were asked for, in words; empty: all.
+    pub scope: String,
+    /// When the first was read, milliseconds since the Unix epoch.
+    pub taken_ms: i64,
+    /// Objects in the archive.
+    pub objects: u64,
+    /// Kinds, or parts of them, that could not be read.
+    pub problems: u64,
+    /// Version of the API server.
+    pub server_version: String,
 }
 
 impl Vault {
@@ -171,12 +190,25 @@ impl Writer {
     /// [`Error::Local`], [`Error::Store`].
     pub async fn put_bundle(&self, archive: PathBuf, meta: BundleMeta) -> Result<Manifest> {
         let name = names::new_part(PartKind::Bundle, &self.publisher.name);
-        let sealed =
-            upload(&self.publisher.vault.store, &name, PartSource::File(archive), None, &self.recipients)
-                .await?;
+        let part = self.archive(name, archive).await?;
         let BundleMeta { identity, host, taken_ms } = meta;
-        self.publisher
-            .publish(Content::Bundle(Bundle { part: sealed.part(name), identity, host, taken_ms }))
-            .await
+        self.publisher.publish(Content::Bundle(Bundle { part, identity, host, taken_ms })).await
+    }
+
+    /// Puts a tar archive of objects into the vault.
+    ///
+    /// # Errors
+    /// [`Error::Local`], [`Error::Store`].
+    pub async fn put_resources(&self, archive: PathBuf, meta: ResourcesMeta) -> Result<Manifest> {
+        let name = names::new_part(PartKind::Resources, &self.publisher.name);
+        let part = self.archive(name, archive).await?;
+        let ResourcesMeta { identity, scope, taken_ms, objects, problems, server_version } = meta;
+        let resources = Resources { part, identity, scope, taken_ms, objects, problems, server_version };
+        self.publisher.publish(Content::Resources(resources)).await
+    }
+
+    async fn archive(&self, name: String, archive: PathBuf) -> Result<Part> {
+        let (store, source) = (&self.publisher.vault.store, PartSource::File(archive));
+        Ok(upload(store, &name, source, None, &self.recipients).await?.part(name))
     }
 }

@@ -61,6 +61,34 @@ async fn others_write_meanwhile() {
     assert_eq!((report.faults.clone(), report.parts), (vec![], 6 + 60), "{report:?}");
 }
 
+// A vault of a managed cluster holds objects and no full. The rules count for them, each series for itself; the newest
+// one is damaged, so the one before it stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_without_fulls() {
+    let (keys, (dir, store)) = (Keys::new(), folder());
+    let writer = keys.writer(&store, "laptop").await;
+    for day in 1..=4 {
+        put_resources(&writer, keys.dir.path(), "", day * 1000).await;
+        put_resources(&writer, keys.dir.path(), "namespaces shop", day * 1000).await;
+    }
+    let newest = writer_part(&keys, &store, 8).await;
+    let damaged = dir.path().join("prod").join(newest);
+    std::fs::write(&damaged, b"damaged").unwrap();
+    age_files(dir.path());
+    let report = writer.prune(&ONE, now_ms(), false).await.unwrap();
+    assert_eq!(report.kept.iter().map(|kept| kept.sequence).collect::<Vec<_>>(), [6, 7, 8], "{report:?}");
+    assert_eq!(report.skipped.len(), 1, "{:?}", report.skipped);
+    let (history, _) = keys.vault(&store).history().await.unwrap();
+    assert_eq!(history.resources.len(), 3);
+    std::fs::remove_file(damaged).unwrap();
+    let report = keys.verify(&keys.vault(&store), true).await;
+    assert_eq!((report.faults.len(), report.parts), (1, 2), "{report:?}");
+}
+
+async fn writer_part(keys: &Keys, store: &Store, number: u64) -> String {
+    part(&keys.vault(store).manifest(number).await.unwrap()).name.clone()
+}
+
 /// Not a test by itself: what `killed_in_the_middle` starts and kills.
 #[tokio::test(flavor = "multi_thread")]
 async fn pruner_to_be_killed() {

@@ -17,8 +17,8 @@ use etcd_disk::snapshot::{SnapshotFile, TrailerPolicy, Verified, VerifyOptions};
 use prost::Message;
 use rekindle_vault::manifest::{ClusterIdentity, Content, Manifest, TimelineRef};
 use rekindle_vault::{
-    BundleMeta, ClusterName, FullMeta, Identities, PartSource, Recipients, Retention, SegmentMeta,
-    SigningKey, Store, Vault, VerifyLevel, VerifyReport, Writer, WriterName,
+    BundleMeta, ClusterName, FullMeta, Identities, PartSource, Recipients, ResourcesMeta, Retention,
+    SegmentMeta, SigningKey, Store, Vault, VerifyLevel, VerifyReport, Writer, WriterName,
 };
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
@@ -191,12 +191,27 @@ pub async fn put_bundle(writer: &Writer, dir: &Path, host: &str, taken_ms: i64) 
     writer.put_bundle(path, meta).await.unwrap()
 }
 
+pub async fn put_resources(writer: &Writer, dir: &Path, scope: &str, taken_ms: i64) -> Manifest {
+    let path = dir.join("resources.tar");
+    std::fs::write(&path, noise(11, 2000)).unwrap();
+    let meta = ResourcesMeta {
+        identity: ClusterIdentity::default(),
+        scope: scope.into(),
+        taken_ms,
+        objects: 3,
+        problems: 0,
+        server_version: "v1.37.2".into(),
+    };
+    writer.put_resources(path, meta).await.unwrap()
+}
+
 /// The name of a manifest's part.
 pub fn part(manifest: &Manifest) -> &rekindle_vault::manifest::Part {
     match &manifest.content {
         Content::Full(full) => &full.part,
         Content::Segment(segment) => &segment.part,
         Content::Bundle(bundle) => &bundle.part,
+        Content::Resources(resources) => &resources.part,
         Content::Prune(_) => panic!("a record of retention has no part"),
     }
 }

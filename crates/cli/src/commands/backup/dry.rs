@@ -35,7 +35,7 @@ struct Planned {
 }
 
 impl BackupPlan {
-    pub(super) fn new(vault: &str) -> Self {
+    pub(in crate::commands) fn new(vault: &str) -> Self {
         Self {
             api_version: API_VERSION,
             kind: "BackupPlan",
@@ -45,17 +45,17 @@ impl BackupPlan {
         }
     }
 
-    pub(super) fn reads(mut self, what: impl Into<String>, place: impl Into<String>) -> Self {
+    pub(in crate::commands) fn reads(mut self, what: impl Into<String>, place: impl Into<String>) -> Self {
         self.reads.push(Planned { what: what.into(), place: place.into() });
         self
     }
 
-    pub(super) fn writes(mut self, what: impl Into<String>, place: impl Into<String>) -> Self {
+    pub(in crate::commands) fn writes(mut self, what: impl Into<String>, place: impl Into<String>) -> Self {
         self.writes.push(Planned { what: what.into(), place: place.into() });
         self
     }
 
-    pub(super) fn show(self, output: &Output) -> Result<Exit, Failure> {
+    pub(in crate::commands) fn show(self, output: &Output) -> Result<Exit, Failure> {
         output.document(&self, |_| {
             let mut text = String::new();
             for (verb, all) in [("read", &self.reads), ("write", &self.writes)] {

@@ -41,7 +41,11 @@ pub(crate) fn run(args: Backup, output: &Output) -> Result<Exit, Failure> {
 }
 
 fn store(place: &Place) -> Result<Store, Failure> {
-    Store::open(&place.url).map_err(|error| {
+    open_store(&place.url)
+}
+
+pub(super) fn open_store(url: &str) -> Result<Store, Failure> {
+    Store::open(url).map_err(|error| {
         Failure::usage("the vault can't be opened")
             .because(error)
             .hint("a folder must exist: make it, or mount it; `rekindle backup init` checks the rest")
@@ -87,7 +91,7 @@ async fn only_cluster(store: &Store) -> Result<ClusterName, Failure> {
     }
 }
 
-fn cluster_name(name: &str) -> Result<ClusterName, Failure> {
+pub(super) fn cluster_name(name: &str) -> Result<ClusterName, Failure> {
     ClusterName::new(name).map_err(|error| Failure::usage(error.to_string()))
 }
 

@@ -5,7 +5,7 @@ use crate::render::units::{bytes, duration_ms, time};
 use camino::Utf8Path;
 use rekindle_model::API_VERSION;
 use rekindle_vault::history::{History, Item, Timeline};
-use rekindle_vault::manifest::{Content, Full, Manifest, Part};
+use rekindle_vault::manifest::{Content, Full, Manifest, Part, Resources};
 use rekindle_vault::{Fault, PruneReport, Signer, VerifyReport};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -74,11 +74,11 @@ pub(crate) struct BackupReport {
 }
 
 impl BackupReport {
-    pub(super) fn new(vault: &str, manifest: Manifest) -> Self {
+    pub(in crate::commands) fn new(vault: &str, manifest: Manifest) -> Self {
         Self { api_version: API_VERSION, kind: "BackupReport", vault: vault.to_owned(), manifest }
     }
 
-    pub(super) fn table(&self) -> String {
+    pub(in crate::commands) fn table(&self) -> String {
         let (mut text, manifest) = (String::new(), &self.manifest);
         let _ = writeln!(text, "backup    {} of {} in {}", manifest.sequence, manifest.cluster, self.vault);
         let _ = writeln!(
@@ -109,6 +109,14 @@ impl BackupReport {
                     writeln!(text, "kind      bundle of {}, taken {}", bundle.host, time(bundle.taken_ms));
                 part(&mut text, &bundle.part);
             }
+            Content::Resources(objects) => {
+                let _ = writeln!(text, "kind      objects, taken {}", time(objects.taken_ms));
+                part(&mut text, &objects.part);
+                let _ = writeln!(text, "objects   {} ({})", objects.objects, scope(objects));
+                if objects.problems > 0 {
+                    let _ = writeln!(text, "× partial: {} kinds could not be read", objects.problems);
+                }
+            }
             Content::Prune(prune) => {
                 let _ = writeln!(text, "kind      record of retention");
                 for run in &prune.removed {
@@ -118,6 +126,11 @@ impl BackupReport {
         }
         text
     }
+}
+
+/// Which objects.
+fn scope(objects: &Resources) -> &str {
+    if objects.scope.is_empty() { "all of the cluster" } else { &objects.scope }
 }
 
 fn part(text: &mut String, part: &Part) {
@@ -195,6 +208,16 @@ impl BackupList {
             for bundle in &self.history.bundles {
                 let when = time(bundle.content.taken_ms);
                 row(&mut text, bundle, &bundle.content.host, &when, &bundle.content.part);
+            }
+        }
+        if !self.history.resources.is_empty() && !short {
+            let _ = writeln!(text, "\nobjects through the API");
+            for one in &self.history.resources {
+                let objects = &one.content;
+                let partial = if objects.problems > 0 { " (partial)" } else { "" };
+                let what = format!("{}{partial}", objects.objects);
+                row(&mut text, one, &what, &time(objects.taken_ms), &objects.part);
+                let _ = writeln!(text, "          {}", scope(objects));
             }
         }
         faults(&mut text, &self.faults);

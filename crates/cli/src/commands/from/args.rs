@@ -119,7 +119,7 @@ fn parse(text: &str) -> Result<Asked, Failure> {
 }
 
 /// A signer as text, or those of a file.
-fn signers(text: &str) -> Result<Vec<Signer>, Failure> {
+pub(in crate::commands) fn signers(text: &str) -> Result<Vec<Signer>, Failure> {
     if text.starts_with("ed25519:") {
         return Ok(vec![text.parse().doing(|| format!("{text} is no signer"))?]);
     }

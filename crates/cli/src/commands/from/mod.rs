@@ -15,6 +15,7 @@ mod find;
 mod reach;
 
 pub(crate) use args::FromVault;
+pub(super) use args::signers;
 pub(crate) use fetch::{Fetched, fetch, private_folder};
 pub(crate) use find::{BackupFind, Find, run as find};
 

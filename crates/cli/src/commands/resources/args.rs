@@ -16,8 +16,8 @@ pub(crate) struct Resources {
 /// `rekindle resources ...`
 #[derive(Debug, Subcommand)]
 pub(super) enum ResourcesVerb {
-    /// Write every object of the cluster into a folder: one YAML file each, Secrets encrypted. What is left out, and why, is
-    /// in the answer. An earlier backup in the folder is replaced when the new one is complete.
+    /// Write every object of the cluster into a folder (one YAML file each, Secrets encrypted) or into a vault. What is left
+    /// out, and why, is in the answer. An earlier backup in the folder is replaced when the new one is complete.
     Backup(Backup),
     /// List what a backup holds, and what it left out.
     List(List),
@@ -69,7 +69,10 @@ impl Select {
 #[derive(Debug, ClapArgs)]
 pub(super) struct Backup {
     /// The folder. It may be a git work tree: only its sub-folder `resources` is written.
-    pub(super) folder: Utf8PathBuf,
+    #[arg(required_unless_present = "vault", conflicts_with = "vault")]
+    pub(super) folder: Option<Utf8PathBuf>,
+    #[command(flatten)]
+    pub(super) into: IntoVault,
     #[command(flatten)]
     pub(super) api: Kubeconfig,
     #[command(flatten)]
@@ -85,21 +88,75 @@ pub(super) struct Backup {
     pub(super) chunk_size: u64,
 }
 
+/// A vault that the backup goes into.
+#[derive(Debug, Clone, ClapArgs)]
+#[command(next_help_heading = "Into a vault")]
+pub(super) struct IntoVault {
+    /// Put it into this vault: a folder, `file:///FOLDER`, `s3://BUCKET/PREFIX`, ... Everything is encrypted to the
+    /// recipients there.
+    #[arg(long, value_name = "URL", requires_all = ["signing_key", "recipients"])]
+    pub(super) vault: Option<String>,
+    /// The cluster's name in the vault. Default: the UID of its namespace kube-system.
+    #[arg(long, value_name = "NAME", requires = "vault")]
+    pub(super) cluster: Option<String>,
+    /// The key that signs, as `backup init` made it.
+    #[arg(long, value_name = "FILE", requires = "vault")]
+    pub(super) signing_key: Option<Utf8PathBuf>,
+    /// A folder with room for the backup, twice.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/rekindle")]
+    pub(super) scratch: Utf8PathBuf,
+    /// Show what would be read and written, and where; write nothing.
+    #[arg(long, requires = "vault")]
+    pub(super) dry_run: bool,
+}
+
 /// `rekindle resources list`
 #[derive(Debug, ClapArgs)]
 pub(super) struct List {
-    /// The folder with the backup.
-    pub(super) folder: Utf8PathBuf,
+    #[command(flatten)]
+    pub(super) place: Place,
 }
 
-/// A backup that is read.
+/// Where a backup is read from.
 #[derive(Debug, Clone, ClapArgs)]
-pub(super) struct Source {
+pub(super) struct Place {
     /// The folder with the backup.
-    pub(super) folder: Utf8PathBuf,
-    /// The identity file that decrypts its Secrets (`age-keygen`).
+    #[arg(required_unless_present = "from", conflicts_with = "from")]
+    pub(super) folder: Option<Utf8PathBuf>,
+    /// The identity file that decrypts (`age-keygen`): the Secrets of a folder, everything of a vault.
     #[arg(long, value_name = "FILE")]
     pub(super) identity: Option<Utf8PathBuf>,
+    #[command(flatten)]
+    pub(super) vault: OutOfVault,
+}
+
+/// A backup in a vault.
+#[derive(Debug, Clone, ClapArgs)]
+#[command(next_help_heading = "From a vault")]
+pub(super) struct OutOfVault {
+    /// Read the backup in this vault.
+    #[arg(long, value_name = "URL", requires_all = ["trusted_signers", "identity"])]
+    pub(super) from: Option<String>,
+    /// The cluster's name in the vault. Default: the only one there.
+    #[arg(long, value_name = "NAME", requires = "from")]
+    pub(super) cluster: Option<String>,
+    /// Whose backups count: `ed25519:...` as `backup init` prints it, a file of such lines, or a signing key file; repeat
+    /// for several.
+    #[arg(long = "trusted-signer", value_name = "KEY|FILE", requires = "from")]
+    pub(super) trusted_signers: Vec<String>,
+    /// Number of the backup, as `backup list` shows it. Default: the newest that is of the whole cluster, else the newest.
+    #[arg(long, value_name = "NUMBER", requires = "from")]
+    pub(super) number: Option<u64>,
+    /// A folder with room for the backup, twice.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/rekindle")]
+    pub(super) scratch: Utf8PathBuf,
+}
+
+/// A backup that is compared or restored.
+#[derive(Debug, Clone, ClapArgs)]
+pub(super) struct Source {
+    #[command(flatten)]
+    pub(super) place: Place,
     /// Take files that were changed by hand since the backup.
     #[arg(long)]
     pub(super) accept_edited: bool,

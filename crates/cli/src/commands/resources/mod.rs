@@ -5,6 +5,7 @@ mod args;
 mod backup;
 mod restore;
 mod tables;
+mod vault;
 
 pub(crate) use args::Resources;
 
@@ -13,7 +14,7 @@ use crate::connect;
 use crate::exit::Exit;
 use crate::failure::{Doing, Failure};
 use crate::output::Output;
-use args::{ResourcesVerb, Source};
+use args::ResourcesVerb;
 use camino::Utf8Path;
 use rekindle_resources::Error;
 use rekindle_resources::folder::Folder;
@@ -25,7 +26,7 @@ pub(crate) fn run(args: Resources, output: &Output) -> Result<Exit, Failure> {
     let runtime = connect::runtime()?;
     match args.verb {
         ResourcesVerb::Backup(args) => runtime.block_on(backup::run(args, output)),
-        ResourcesVerb::List(args) => backup::list(&args, output),
+        ResourcesVerb::List(args) => runtime.block_on(backup::list(&args, output)),
         ResourcesVerb::Diff(args) => runtime.block_on(restore::diff(&args, output)),
         ResourcesVerb::Restore(args) => runtime.block_on(restore::run(&args, output)),
         ResourcesVerb::Resume(args) => runtime.block_on(restore::resume(&args, output)),
@@ -48,10 +49,6 @@ async fn cluster(options: &ClusterOptions) -> Result<(Cluster, ClusterFacts), Fa
 
 async fn of_flags(api: &Kubeconfig) -> Result<(Cluster, ClusterFacts), Failure> {
     cluster(&api.options()).await
-}
-
-fn open(source: &Source) -> Result<Folder, Failure> {
-    folder(&source.folder, source.identity.as_deref(), source.accept_edited)
 }
 
 fn folder(folder: &Utf8Path, identity: Option<&Utf8Path>, accept_edited: bool) -> Result<Folder, Failure> {

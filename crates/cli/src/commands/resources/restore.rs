@@ -1,7 +1,8 @@
 //! `rekindle resources diff`, `restore`, `resume` and `undo`.
 
-use super::args::{Diff, How, Restore, Resume, Undo};
-use super::{cluster, folder, of_flags, of_folder, open, tables};
+use super::args::{Diff, How, Restore, Resume, Source, Undo};
+use super::vault::{self, Opened};
+use super::{cluster, folder, of_flags, of_folder, tables};
 use crate::args::Consent;
 use crate::consent;
 use crate::exit::Exit;
@@ -19,10 +20,10 @@ use rekindle_world::cluster::{Cluster, ClusterOptions};
 use std::sync::Arc;
 
 pub(super) async fn diff(args: &Diff, output: &Output) -> Result<Exit, Failure> {
-    let folder = Arc::new(open(&args.source)?);
+    let (opened, folder) = open(&args.source, None, output).await?;
     let (cluster, facts) = of_flags(&args.api).await?;
     let plan = Plan::make(&cluster, facts, folder.clone(), choices(&args.how)?).await;
-    let plan = plan.map_err(|error| of_folder(error, &args.source.folder))?;
+    let plan = plan.map_err(|error| of_folder(error, &opened.folder))?;
     let report = DiffReport::new(&plan, &folder);
     output.document(&report, |short| tables::diff(&report, short))?;
     Ok(Exit::Ok)
@@ -42,20 +43,21 @@ fn choices(how: &How) -> Result<Choices, Failure> {
 }
 
 pub(super) async fn run(args: &Restore, output: &Output) -> Result<Exit, Failure> {
-    let folder = Arc::new(open(&args.source)?);
+    let keep = Some(args.state.state_dir.as_path()).filter(|_| !args.consent.dry_run);
+    let (mut opened, folder) = open(&args.source, keep, output).await?;
     let (cluster, facts) = of_flags(&args.api).await?;
     let choices = choices(&args.how)?;
     let uid = facts.uid.clone();
     let plan = Plan::make(&cluster, facts, folder.clone(), choices.clone()).await;
-    let plan = plan.map_err(|error| of_folder(error, &args.source.folder))?;
+    let plan = plan.map_err(|error| of_folder(error, &opened.folder))?;
     if !shown(&plan, &folder, &args.consent, output)? {
         return Ok(Exit::Ok);
     }
     let request = Request {
-        folder: absolute(&args.source.folder)?,
+        folder: absolute(&opened.folder)?,
         digest: folder.digest().to_owned(),
         accept_edited: args.source.accept_edited,
-        identity: args.source.identity.as_deref().map(absolute).transpose()?,
+        identity: args.source.place.identity.as_deref().map(absolute).transpose()?,
         kubeconfig: args.api.kubeconfig.as_deref().map(absolute).transpose()?,
         context: args.api.context.clone(),
         server: cluster.server().to_owned(),
@@ -67,7 +69,8 @@ pub(super) async fn run(args: &Restore, output: &Output) -> Result<Exit, Failure
             .because(error)
             .hint("--state-dir names a folder you may write to")
     })?;
-    carry_out(&cluster, folder, plan, &begun, output).await
+    opened.keep();
+    carry_out(&cluster, folder, plan, &begun, &args.state.state_dir, output).await
 }
 
 /// Shows the plan and asks; false when only the plan was asked for.
@@ -89,6 +92,7 @@ async fn carry_out(
     folder: Arc<Folder>,
     plan: Plan,
     run: &Run,
+    state_dir: &Utf8Path,
     output: &Output,
 ) -> Result<Exit, Failure> {
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
@@ -110,7 +114,22 @@ async fn carry_out(
         exiting(failure.because(error).hint(hint), Exit::Partial)
     })?;
     output.document(&report, |short| tables::restored(&report, short))?;
-    Ok(if report.is_complete() { Exit::Ok } else { Exit::Partial })
+    if !report.is_complete() {
+        return Ok(Exit::Partial);
+    }
+    vault::forget(&run.request.folder, &absolute(state_dir)?);
+    Ok(Exit::Ok)
+}
+
+/// The backup that is compared or restored, and where it is; fetched from its vault where it lies in one.
+async fn open(
+    source: &Source,
+    keep: Option<&Utf8Path>,
+    output: &Output,
+) -> Result<(Opened, Arc<Folder>), Failure> {
+    let opened = Opened::of_flags(&source.place, keep, output).await?;
+    let folder = folder(&opened.folder, source.place.identity.as_deref(), source.accept_edited)?;
+    Ok((opened, Arc::new(folder)))
 }
 
 pub(super) async fn resume(args: &Resume, output: &Output) -> Result<Exit, Failure> {
@@ -127,7 +146,7 @@ pub(super) async fn resume(args: &Resume, output: &Output) -> Result<Exit, Failu
     if !shown(&plan, &folder, &args.consent, output)? {
         return Ok(Exit::Ok);
     }
-    carry_out(&cluster, folder, plan, &run, output).await
+    carry_out(&cluster, folder, plan, &run, &args.state.state_dir, output).await
 }
 
 pub(super) async fn undo(args: &Undo, output: &Output) -> Result<Exit, Failure> {

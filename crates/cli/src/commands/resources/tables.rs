@@ -1,7 +1,6 @@
 //! What people read of `rekindle resources`.
 
 use crate::render::units::{duration_ms, time};
-use camino::Utf8Path;
 use rekindle_resources::index::{ClusterFacts, Index};
 use rekindle_resources::journal::Outcome;
 use rekindle_resources::plan::Action;
@@ -19,11 +18,11 @@ fn cluster(facts: &ClusterFacts) -> String {
     format!("{} ({}{provider}, kube-system {uid})", facts.server, facts.version)
 }
 
-pub(super) fn index(folder: &Utf8Path, index: &Index, short: bool) -> String {
+pub(super) fn index(place: &str, index: &Index, short: bool) -> String {
     let mut text = String::new();
     let took = duration_ms(index.ended_ms - index.started_ms);
     let _ = writeln!(text, "cluster   {}", cluster(&index.cluster));
-    let _ = writeln!(text, "backup    {folder}, taken {} in {took}", time(index.started_ms));
+    let _ = writeln!(text, "backup    {place}, taken {} in {took}", time(index.started_ms));
     let secrets =
         if index.recipients.is_empty() { "in the clear" } else { "encrypted to its recipients (age)" };
     let _ = writeln!(text, "objects   {} of {} kinds; Secrets {secrets}", index.objects, index.kinds.len());
