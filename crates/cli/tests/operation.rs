@@ -68,6 +68,9 @@ fn a_changed_configuration_is_taken_over() {
     wait_for("the stream does not go on", || site.metric("stored_revision") >= Some(revision(&member)));
     assert_eq!(site.metric("watches_total"), Some(watches), "the stream was interrupted");
 
+    runbook(&site, &agent, &(good.clone() + every_minute));
+    assert_eq!(site.metric("watches_total"), Some(watches), "the stream was interrupted");
+
     site.configure(|_| good.replace("segmentAgeMs: 1000", "segmentAgeMs: 300"));
     signal("HUP", &agent);
     wait_for("it does not begin anew", || is_told(&site, "info", "the agent begins anew"));
@@ -79,6 +82,41 @@ fn a_changed_configuration_is_taken_over() {
     assert_eq!((timelines.len(), &timelines[0]["gaps"]), (1, &serde_json::json!([])));
     let following = lines(&site).into_iter().find(|line| line["endpoint"] == member.url.as_str());
     assert!(following.is_some_and(|line| line["level"] == "info"), "{}", site.log());
+}
+
+/// A runbook is to be kept from now on: it is made at once, follows what is configured, stays as it is while a host can't be
+/// read, and goes into the vault with the bundle.
+fn runbook(site: &Site, agent: &common::Running, config: &str) {
+    let kept = |file: &str| std::fs::read_to_string(format!("{}/runbook/{file}", site.path("state")));
+    let configure = |more: &str| {
+        site.configure(|_| format!("{config}{more}"));
+        signal("HUP", agent);
+    };
+    assert!(site.metric("runbook_timestamp_seconds").is_some_and(f64::is_nan), "none is kept");
+    configure("runbook: {}\n");
+    wait_for("no runbook is made", || kept("runbook.md").is_ok_and(|text| text.contains(&site.vault)));
+    assert!(kept("runbook.html").unwrap().contains("<svg") && kept("inventory.json").is_ok());
+    let made = || site.metric("runbook_timestamp_seconds").unwrap();
+    let first = made();
+    let ada = "contacts: [{name: Ada, role: holds the identity, reach: '+49 30 0'}]\n";
+    configure(&format!("runbook: {{}}\n{ada}"));
+    wait_for("whom to call is not in it", || kept("runbook.md").unwrap().contains("Ada"));
+    let second = made();
+    assert!(second > first);
+    configure("runbook: {hosts: [root@127.0.0.1]}\n");
+    wait_for("a host that is silent is not told", || {
+        is_told(site, "error", "root@127.0.0.1 could not be read")
+    });
+    assert!(kept("runbook.md").unwrap().contains("Ada") && made() == second, "the kept one stays");
+
+    let (key, scratch, dir) =
+        (site.path("sign.key"), site.path("scratch"), format!("{}/runbook", site.path("state")));
+    let bundle =
+        ["backup", "bundle", "--vault", &site.vault, "--signing-key", &key, "--recipient", &site.recipient];
+    let bundled = common::site::rekindle(&[&bundle[..], &["--scratch", &scratch, "--path", &dir]].concat());
+    assert!(bundled.status.success(), "{}", String::from_utf8_lossy(&bundled.stderr));
+    configure("");
+    wait_for("it is kept for ever", || site.metric("runbook_timestamp_seconds").is_some_and(f64::is_nan));
 }
 
 // The bucket's secret is changed, as it is every ninety days: the agent gets the new one without a break in the stream.

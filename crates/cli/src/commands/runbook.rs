@@ -19,6 +19,9 @@ use serde::Serialize;
 use std::io::{Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 
+/// What `--out` writes: the Markdown, the HTML, and what both were made of.
+pub(super) const FILES: [&str; 3] = ["runbook.md", "runbook.html", INVENTORY];
+pub(super) const INVENTORY: &str = "inventory.json";
 /// An inventory of a thousand nodes has some megabytes.
 const INVENTORY_MAX_BYTES: u64 = 256 << 20;
 
@@ -60,6 +63,8 @@ pub(crate) struct RunbookDocument {
     kind: &'static str,
     /// When the cluster was looked at, milliseconds since the Unix epoch.
     taken_ms: i64,
+    /// Hosts that could not be read, and are missing from its commands.
+    missing: Vec<String>,
     /// As Markdown.
     markdown: String,
     /// As HTML.
@@ -79,8 +84,10 @@ pub(super) fn run(args: &Runbook, output: &Output) -> Result<Exit, Failure> {
             Ok::<_, Failure>(observe(&world, &options(&args.hosts, None, None)).await)
         })?,
     };
+    let mut missing = Vec::new();
     for host in inventory.hosts.iter() {
         if let Some(why) = &host.unreachable {
+            missing.push(host.id.to_string());
             output.say(&format!("{} could not be read, and is missing from the commands: {why}", host.id));
         }
     }
@@ -89,6 +96,7 @@ pub(super) fn run(args: &Runbook, output: &Output) -> Result<Exit, Failure> {
         api_version: API_VERSION,
         kind: "Runbook",
         taken_ms: inventory.taken_ms,
+        missing,
         markdown: document.markdown(),
         html: document.html(),
     };
@@ -98,15 +106,15 @@ pub(super) fn run(args: &Runbook, output: &Output) -> Result<Exit, Failure> {
         return Ok(Exit::Ok);
     };
     let json = serde_json::to_string_pretty(&inventory).doing(|| "cannot render the inventory".into())?;
-    let files = [("runbook.md", &made.markdown), ("runbook.html", &made.html), ("inventory.json", &json)];
-    for (name, text) in files {
+    for (name, text) in FILES.into_iter().zip([&made.markdown, &made.html, &json]) {
         write(dir, name, text)?;
     }
     output.document(&made, |_| format!("wrote runbook.md, runbook.html and inventory.json into {dir}\n"))?;
     Ok(Exit::Ok)
 }
 
-fn saved(file: &Utf8Path) -> Result<Inventory, Failure> {
+/// An inventory that `--out` has written.
+pub(super) fn saved(file: &Utf8Path) -> Result<Inventory, Failure> {
     let unread = || format!("cannot read {file}");
     let mut text = Vec::new();
     std::fs::File::open(file)

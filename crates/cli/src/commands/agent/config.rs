@@ -79,6 +79,22 @@ pub(crate) struct AgentConfig {
     /// Whom to call when the cluster breaks: `rekindle runbook --config` names them.
     #[serde(default)]
     contacts: Vec<ContactConfig>,
+    /// The runbook, kept current: made at the start, with each changed configuration, and by `schedule.runbook`. None: none is
+    /// kept.
+    runbook: Option<RunbookConfig>,
+}
+
+/// Where the runbook is kept, and of which hosts it is.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RunbookConfig {
+    /// The folder. Default: `runbook` in `stateDir`, where `rekindle backup bundle` finds it; another one is named to that with
+    /// `--path`.
+    #[schemars(with = "Option<String>")]
+    dir: Option<Utf8PathBuf>,
+    /// Control-plane hosts to reach with the agent's own ssh, such as root@10.0.0.11. Default: this host.
+    #[serde(default)]
+    hosts: Vec<String>,
 }
 
 /// Somebody to call.
@@ -156,6 +172,8 @@ struct ScheduleConfig {
     verify: Option<String>,
     /// Drills: the newest state in the vault restored and booted in a sandbox. Counts only with `drill`.
     drill: String,
+    /// Looks at the cluster for the runbook. Counts only with `runbook`.
+    runbook: String,
     /// The time zone of the lines, by its IANA name (`Europe/Berlin`).
     time_zone: String,
     /// Up to so many seconds later, at random, so that agents with the same line do not burden their store together.
@@ -168,6 +186,7 @@ impl Default for ScheduleConfig {
             full: "0 */6 * * *".into(),
             verify: None,
             drill: "0 3 1 * *".into(),
+            runbook: "20 * * * *".into(),
             time_zone: "UTC".into(),
             jitter_seconds: 600,
         }
@@ -234,6 +253,15 @@ pub(super) struct Settings {
     pub(super) kubernetes: Option<KubernetesConfig>,
 }
 
+/// A runbook that is kept current.
+#[derive(Clone)]
+pub(super) struct KeptRunbook {
+    pub(super) dir: Utf8PathBuf,
+    /// Empty: this host.
+    pub(super) hosts: Vec<String>,
+    pub(super) schedule: Schedule,
+}
+
 /// What a running agent takes over without a break in the stream.
 #[derive(Clone)]
 pub(super) struct Live {
@@ -246,6 +274,8 @@ pub(super) struct Live {
     pub(super) verify: Option<Schedule>,
     /// None: drills are not configured.
     pub(super) drill: Option<Schedule>,
+    /// None: no runbook is kept.
+    pub(super) runbook: Option<KeptRunbook>,
     /// The configuration's file.
     pub(super) file: Utf8PathBuf,
 }
@@ -348,8 +378,13 @@ impl AgentConfig {
         if self.prove_every_ms.is_some_and(|ms| ms < PROVE_EVERY_MIN_MS) {
             return Err(Failure::usage(format!("proveEveryMs is at least {PROVE_EVERY_MIN_MS}")));
         }
-        let ScheduleConfig { full, verify, drill, time_zone, jitter_seconds } = self.schedule;
+        let ScheduleConfig { full, verify, drill, runbook, time_zone, jitter_seconds } = self.schedule;
         let schedule = |line: &str| Schedule::new(line, &time_zone, jitter_seconds);
+        let kept = |kept: RunbookConfig| {
+            let dir = kept.dir.unwrap_or_else(|| self.state_dir.join("runbook"));
+            Ok::<_, Failure>(KeptRunbook { dir, hosts: kept.hosts, schedule: schedule(&runbook)? })
+        };
+        let kept = self.runbook.map(kept).transpose()?;
         let recipients = Recipients::new(self.recipients.iter().map(String::as_str));
         let live = Live {
             signing_key: self.signing_key,
@@ -359,6 +394,7 @@ impl AgentConfig {
             full: schedule(&full)?,
             verify: verify.as_deref().map(schedule).transpose()?,
             drill: self.drill.map(|_| schedule(&drill)).transpose()?,
+            runbook: kept,
             file: file.to_owned(),
         };
         let settings = Settings {

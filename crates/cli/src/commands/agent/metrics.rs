@@ -33,7 +33,7 @@ impl Pages for Agent {
     fn metrics(&self) -> String {
         // before the state is held: it is asked for there, too
         let full_due_ms = self.full_due_ms().filter(|due_ms| *due_ms < i64::MAX);
-        let drill_due_ms = self.drill_due_ms();
+        let (drill_due_ms, runbook_made_ms) = (self.drill_due_ms(), self.runbook_made_ms());
         let certificates = self.settings.endpoints.iter().filter_map(|endpoint| endpoint.cert.as_ref());
         let seen = Seen {
             health: &self.health.borrow(),
@@ -41,6 +41,7 @@ impl Pages for Agent {
             tally: &self.tally(),
             full_due_ms,
             drill_due_ms,
+            runbook_made_ms,
             spool_max_bytes: self.settings.spool_max_bytes,
             certificate_ends_s: certificates.filter_map(|path| ends_s(&path.0)).min(),
         };
@@ -90,6 +91,7 @@ struct Seen<'a> {
     tally: &'a Tally,
     full_due_ms: Option<i64>,
     drill_due_ms: Option<i64>,
+    runbook_made_ms: Option<i64>,
     spool_max_bytes: u64,
     /// Seconds since the Unix epoch.
     certificate_ends_s: Option<i64>,
@@ -104,6 +106,9 @@ impl Seen<'_> {
         self.members(&mut page);
         self.backups(&mut page);
         self.drills(&mut page);
+        let help = "When the kept runbook was made, or the agent began to make the first; NaN: none is kept.";
+        let made = known(self.runbook_made_ms.map(seconds));
+        page.one("runbook_timestamp_seconds", "gauge", help, made);
         page.0
     }
 
@@ -303,6 +308,7 @@ mod tests {
                 tally: &tally,
                 full_due_ms: None,
                 drill_due_ms: None,
+                runbook_made_ms: None,
                 spool_max_bytes: 1,
                 certificate_ends_s: None,
             };

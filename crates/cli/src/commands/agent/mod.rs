@@ -6,7 +6,7 @@
 //!   └───── fulls.rs (the code of `backup run`) ─────────────────▶ vault/full
 //! ```
 //! `state.rs` remembers where the stream stands; `metrics.rs`, `serve.rs` and `tell.rs` say what could be lost now;
-//! `drill.rs` and `verify.rs` prove the vault; `signals.rs` takes over a changed configuration; of several agents `lease.rs` lets one write, and `standby.rs` the
+//! `drill.rs` and `verify.rs` prove the vault, `runbook.rs` keeps the runbook current; `signals.rs` takes over a changed configuration; of several agents `lease.rs` lets one write, and `standby.rs` the
 //! others wait.
 
 mod config;
@@ -16,6 +16,7 @@ mod lease;
 mod merge;
 mod metrics;
 mod quiet;
+mod runbook;
 mod schedule;
 mod serve;
 mod ship;
@@ -157,6 +158,7 @@ async fn write(
         tokio::spawn(quiet::run(agent.clone())),
         tokio::spawn(verify::run(agent.clone())),
         tokio::spawn(drill::run(agent.clone())),
+        tokio::spawn(runbook::run(agent.clone())),
         tokio::spawn(tell::run(agent.clone())),
     ];
     let Settings { vault, listen, .. } = &agent.settings;

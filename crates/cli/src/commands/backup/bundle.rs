@@ -24,7 +24,7 @@ use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
 /// Where kubeadm and plain units keep what makes a control-plane host. What is not there is left out.
-const PATHS: [&str; 11] = [
+const PATHS: [&str; 12] = [
     "/etc/kubernetes",
     "/var/lib/kubelet/config.yaml",
     "/var/lib/kubelet/kubeadm-flags.env",
@@ -36,6 +36,8 @@ const PATHS: [&str; 11] = [
     "/etc/systemd/system",
     "/etc/containerd/config.toml",
     "/etc/crictl.yaml",
+    // the runbook, where the agent keeps it: what is needed together lies together
+    "/var/lib/rekindle/agent/runbook",
 ];
 /// Its flag names a file with the keys of the secrets in etcd, wherever that lies.
 const API_SERVER: &str = "/etc/kubernetes/manifests/kube-apiserver.yaml";
