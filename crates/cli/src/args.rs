@@ -345,6 +345,9 @@ pub(crate) struct RunsAct {
     pub(crate) id: String,
     #[command(flatten)]
     pub(crate) ssh: Ssh,
+    /// The root folder of the local host that the run was begun with.
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub(crate) root: Utf8PathBuf,
     #[command(flatten)]
     pub(crate) consent: Consent,
 }

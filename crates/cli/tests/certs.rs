@@ -3,13 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 use camino::{Utf8Path, Utf8PathBuf};
-use rekindle_model::HostId;
-use rekindle_world::local::LocalHost;
-use rekindle_world::{Host, World};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::process::{Command, Output};
-use std::sync::Arc;
 use testbed::components;
 
 /// A host's root with a PKI of kubeadm's, of this kind of keys.
@@ -191,12 +187,8 @@ fn there_and_back(algorithm: &str) {
 
 /// `rekindle runs undo` with the same root.
 fn undo(site: &Site, run: &Utf8Path) {
-    let host: Arc<dyn Host> = Arc::new(LocalHost::new(HostId::local(), site.root.clone()));
-    let world = World { local: host.clone(), hosts: vec![host] };
-    let sink: rekindle_run::Sink = Arc::new(|_| {});
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let report = runtime.block_on(rekindle_run::undo(run, &world, &site.state(), &sink)).unwrap();
-    assert_eq!(report.outcome, rekindle_model::event::Outcome::Undone);
+    let undone = site.rekindle(&["runs", "undo", run.file_name().unwrap(), "--yes"]);
+    assert_eq!(undone.status.code(), Some(0), "{}", end_of(&undone.stderr));
 }
 
 #[test]

@@ -206,6 +206,18 @@ fn a_backup_is_booted_where_it_reaches_nothing() {
     let (code, report, _) = drill(&[&common[..], &booting].concat(), &reports);
     assert_eq!((code, check(&report, "an API server boots")), (Some(0), "notProved"), "{report:#}");
     assert_eq!(check(&report, "etcd boots"), "passed");
+    // the same where a boot is demanded, by the flag or the configuration
+    let demanded = dir.join("demanded");
+    let (code, report, _) = drill(&[&native[..], &["--require-boot"]].concat(), &demanded);
+    assert_eq!((code, &report["outcome"]), (Some(3), &json!("missed")), "{report:#}");
+    site.configure(|text| {
+        format!("{text}drill: {{identity: {}, requireBoot: true}}\n", site.path("identity.txt"))
+    });
+    let configured =
+        ["--config", &site.path("agent.yaml"), "--scratch", scratch.as_str(), "--bin-dir", empty.as_str()];
+    let (code, report, _) = drill(&configured, &demanded);
+    assert_eq!((code, report["missed"].as_array().map(Vec::len)), (Some(3), Some(1)), "{report:#}");
+    site.configure(|text| text.split("drill: ").next().unwrap().to_owned());
 
     // damaged
     let (bad, mut bytes) = (dir.join("bad.db"), std::fs::read(&snapshot).unwrap());

@@ -17,9 +17,12 @@ use etcd_disk::snapshot::{SnapshotFile, TrailerPolicy, VerifyOptions};
 use rekindle_agent::hold;
 use rekindle_vault::history::Timeline;
 use rekindle_vault::manifest::{ClusterIdentity, Content, Manifest};
-use rekindle_vault::{PartSource, SegmentMeta, Vault, Writer};
+use rekindle_vault::{
+    ClusterName, PartSource, Recipients, SegmentMeta, SigningKey, Store, Vault, Writer, WriterName,
+};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 const HOUR_MS: i64 = 3_600_000;
 /// The day begins here.
@@ -30,22 +33,29 @@ const FULL: i64 = 10;
 struct Agent {
     writer: Writer,
     vault: Vault,
-    dir: tempfile::TempDir,
+    dir: PathBuf,
+    _keep: Option<tempfile::TempDir>,
 }
 
 impl Agent {
-    async fn new(keys: &Keys, store: &rekindle_vault::Store, name: &str) -> Self {
-        let (writer, vault) = (keys.writer(store, name).await, keys.vault(store));
-        Self { writer, vault, dir: tempfile::tempdir().unwrap() }
+    async fn new(keys: &Keys, store: &Store, name: &str) -> Self {
+        let keep = tempfile::tempdir().unwrap();
+        let dir = keep.path().to_owned();
+        Self { _keep: Some(keep), ..Self::of(keys.writer(store, name).await, keys.vault(store), dir) }
+    }
+
+    /// One whose folder is there already.
+    fn of(writer: Writer, vault: Vault, dir: PathBuf) -> Self {
+        Self { writer, vault, dir, _keep: None }
     }
 
     fn held(&self) -> Utf8PathBuf {
-        Utf8Path::from_path(self.dir.path()).unwrap().join("held")
+        Utf8Path::from_path(&self.dir).unwrap().join("held")
     }
 
     /// Puts one small segment into the vault, and holds it.
     async fn ship(&self, first: i64, last: i64, at_ms: i64) {
-        let path = segment(self.dir.path(), first, last, at_ms);
+        let path = segment(&self.dir, first, last, at_ms);
         let facts = etcd_disk::segment::survey(&path).unwrap();
         let put = self.put(&facts, BTreeSet::new()).await;
         hold::keep(&self.held(), Utf8Path::from_path(&path).unwrap(), &facts, put.sequence).unwrap();
@@ -175,7 +185,7 @@ async fn a_day_comes_back_from_few_objects() {
     assert_eq!(report.faults, []);
     // the hour ends: nothing small is left on the agent's disk
     agent.merge(MORNING_MS + 25 * HOUR_MS).await;
-    assert_eq!(files(agent.dir.path()), Vec::<PathBuf>::new());
+    assert_eq!(files(&agent.dir), Vec::<PathBuf>::new());
     counted.reads();
     let (history, _) = vault.history().await.unwrap();
     assert_eq!(history.timelines[0].segments.len(), 24);
@@ -216,7 +226,7 @@ async fn an_agent_dies_while_it_merges() {
     // a minor one has taken its place, its parts are still there
     let unfinished = hold::Due { is_final: false, parts: Vec::new() };
     unfinished.stored(&facts, put.sequence).unwrap();
-    assert_eq!(files(agent.dir.path()).len(), 14);
+    assert_eq!(files(&agent.dir).len(), 14);
     let held = hold::held(&agent.held()).unwrap().remove(0);
     assert_eq!((held.len(), held[0].sequence), (1, put.sequence), "what is held twice goes");
     assert!(due.parts.iter().all(|part| !part.path.exists()));
@@ -255,6 +265,116 @@ async fn two_agents_merge_the_same() {
     one.writer.prune(&ONE, now_ms(), false).await.unwrap();
     let report = keys.verify(&vault, true).await;
     assert_eq!((report.faults.clone(), report.parts), (vec![], 3), "{report:?}");
+}
+
+/// Not a test by itself: what `one_of_two_is_killed` starts and kills.
+#[tokio::test(flavor = "multi_thread")]
+async fn merger_to_be_killed() {
+    let Ok(url) = std::env::var("VAULT_TO_MERGE") else { return };
+    let text = |name: &str| std::env::var(name).unwrap();
+    let key = SigningKey::read(text("VAULT_KEY").as_ref()).unwrap();
+    let recipients = Recipients::new([text("VAULT_RECIPIENT").as_str()]).unwrap();
+    let cluster = ClusterName::new("prod").unwrap();
+    let vault = Vault::new(&Store::open(&url).unwrap(), cluster, &[key.signer()]).unwrap();
+    let writer = vault.writer(WriterName::new("mortal").unwrap(), key, recipients).await.unwrap();
+    Agent::of(writer, vault, text("AGENT_DIR").into()).merge(MORNING_MS + 2 * HOUR_MS).await;
+}
+
+/// How far a merge has come that is then killed.
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    /// It writes the merged segment on its disk.
+    Merging,
+    /// The part is in the vault, its manifest perhaps not.
+    Stored,
+    /// What was merged is being given up.
+    Clearing,
+}
+
+// Two agents merge the same hour at the same moment, and one of them is killed: while it writes, while it stores, while it
+// clears up. The vault reads the same as before, at the hour's end and within it; so it does once the dead one is started
+// again and has merged once more, and retention leaves one merged segment.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_two_is_killed() {
+    let (keys, (template, store)) = (Keys::new(), folder());
+    let (one, mortal) = (Agent::new(&keys, &store, "cp-1").await, Agent::new(&keys, &store, "mortal").await);
+    put_base(&keys, &one.writer).await;
+    for minute in 0..60 {
+        let (first, at_ms) = (11 + minute * 2, MORNING_MS + minute * 60_000 + 1500);
+        tokio::join!(one.ship(first, first + 1, at_ms), mortal.ship(first, first + 1, at_ms));
+    }
+    let (last, late_ms, mut killed) = (12 + 59 * 2, MORNING_MS + 2 * HOUR_MS, 0);
+    for stage in
+        [Stage::Merging, Stage::Stored, Stage::Clearing, Stage::Stored, Stage::Merging, Stage::Clearing]
+    {
+        let (dir, here, there) =
+            (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for (from, to) in [
+            (template.path().join("prod"), &dir),
+            (one.dir.join("held"), &here),
+            (mortal.dir.join("held"), &there),
+        ] {
+            assert!(Command::new("cp").arg("-a").arg(from).arg(to.path()).status().unwrap().success());
+        }
+        let store = Store::open(dir.path().to_str().unwrap()).unwrap();
+        let vault = keys.vault(&store);
+        let survivor = Agent::of(keys.writer(&store, "cp-1").await, vault.clone(), here.path().to_owned());
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "merger_to_be_killed"])
+            .env("VAULT_TO_MERGE", dir.path())
+            .env("VAULT_KEY", keys.dir.path().join("sign.key"))
+            .env("VAULT_RECIPIENT", &keys.recipient)
+            .env("AGENT_DIR", there.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let (segments, held) = (dir.path().join("prod/segment"), there.path().join("held"));
+        let is_there = || {
+            let names: Vec<String> = files(&held)
+                .iter()
+                .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
+                .collect();
+            let ours = |path: &&PathBuf| path.to_string_lossy().ends_with("-mortal.seg.zst.age");
+            match stage {
+                Stage::Merging => names.iter().any(|name| !name.ends_with(".seg")),
+                Stage::Stored => files(&segments).iter().filter(ours).count() > 60,
+                Stage::Clearing => names.len() < 60,
+            }
+        };
+        let kill = async {
+            while !is_there() && child.try_wait().unwrap().is_none() {
+                tokio::task::yield_now().await;
+            }
+            child.kill().unwrap();
+            killed += usize::from(!child.wait().unwrap().success());
+        };
+        tokio::join!(survivor.merge(late_ms), kill);
+        let reads_the_same = async || {
+            assert_eq!(keys.verify(&vault, true).await.faults, [], "{stage:?}");
+            let (history, _) = vault.history().await.unwrap();
+            assert_eq!(history.timelines.len(), 1);
+            let timeline = &history.timelines[0];
+            assert_eq!(timeline.gaps, []);
+            for revision in [FULL + 7, last] {
+                assert_eq!(
+                    restore(&keys, &vault, timeline, revision).await,
+                    2,
+                    "{stage:?}: the base and one more"
+                );
+            }
+        };
+        reads_the_same().await;
+        let again = Agent::of(keys.writer(&store, "mortal").await, vault.clone(), there.path().to_owned());
+        again.merge(late_ms).await;
+        reads_the_same().await;
+        age_files(dir.path());
+        let pruned = again.writer.prune(&ONE, now_ms(), false).await.unwrap();
+        assert_eq!(pruned.skipped, [], "{stage:?}");
+        reads_the_same().await;
+        assert_eq!(keys.verify(&vault, true).await.parts, 2, "{stage:?}");
+    }
+    assert!(killed > 0, "none of them was killed in the middle");
 }
 
 // A gap is never merged over, whatever the hour: what is behind it stays apart.
@@ -321,7 +441,7 @@ async fn what_is_not_held_is_named() {
     let agent = Agent::new(&keys, &store, "cp-1").await;
     put_base(&keys, &agent.writer).await;
     agent.ship(11, 20, MORNING_MS).await;
-    let facts = etcd_disk::segment::survey(&segment(agent.dir.path(), 11, 15, MORNING_MS)).unwrap();
+    let facts = etcd_disk::segment::survey(&segment(&agent.dir, 11, 15, MORNING_MS)).unwrap();
     agent.put(&facts, BTreeSet::from([2])).await;
     let report = keys.verify(&keys.vault(&store), true).await;
     assert_eq!(report.faults.len(), 1, "{report:?}");

@@ -56,7 +56,7 @@ fn take_up(state_dir: &Utf8Path, act: &RunsAct, undo: bool, output: &Output) -> 
     }
     consent::ask(&act.consent, output, &format!("{verb} run {}?", run.id))?;
     let runtime = connect::runtime()?;
-    let world = runtime.block_on(connect::world_of(&plan.hosts, &act.ssh.options(), "/".into()))?;
+    let world = runtime.block_on(connect::world_of(&plan.hosts, &act.ssh.options(), act.root.clone()))?;
     let renderer = Arc::new(Renderer::new(output));
     let sink: rekindle_run::Sink = Arc::new(move |event| renderer.show(event));
     let report = runtime

@@ -120,6 +120,9 @@ struct DrillConfig {
     /// The folder of `etcd` and `kube-apiserver`. Default: those in PATH, else the ones that run on this host.
     #[schemars(with = "Option<String>")]
     bin_dir: Option<Utf8PathBuf>,
+    /// A drill that boots no API server has not passed.
+    #[serde(default)]
+    require_boot: bool,
 }
 
 /// What may be lost, and how long a recovery may take.
@@ -140,6 +143,7 @@ pub(in crate::commands) struct DrillDefaults {
     pub(in crate::commands) credentials: Vec<(String, Redacted<String>)>,
     pub(in crate::commands) identity: Option<Utf8PathBuf>,
     pub(in crate::commands) bin_dir: Option<Utf8PathBuf>,
+    pub(in crate::commands) require_boot: bool,
     pub(in crate::commands) rto_ms: Option<i64>,
     pub(in crate::commands) rpo_ms: Option<i64>,
 }
@@ -345,6 +349,7 @@ impl AgentConfig {
             signers: [own].into_iter().chain(others).collect(),
             credentials: self.vault_credentials.as_deref().map_or(Ok(Vec::new()), credentials)?,
             bin_dir: self.drill.as_ref().and_then(|drill| drill.bin_dir.clone()),
+            require_boot: self.drill.as_ref().is_some_and(|drill| drill.require_boot),
             identity: self.drill.map(|drill| drill.identity),
             rto_ms: self.targets.rto_seconds.map(ms),
             rpo_ms: self.targets.rpo_seconds.map(ms),

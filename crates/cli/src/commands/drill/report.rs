@@ -99,6 +99,9 @@ pub(super) struct Targets {
     pub(super) rto_ms: Option<i64>,
     /// What may be lost, milliseconds.
     pub(super) rpo_ms: Option<i64>,
+    /// An API server has to boot.
+    #[serde(default)]
+    pub(super) boot: bool,
 }
 
 /// What the native restore gave.
@@ -241,6 +244,9 @@ impl DrillReport {
             }
             _ => (),
         }
+        if self.targets.boot && self.booted.is_none() && self.failure.is_none() {
+            missed.push("no API server was booted, and one was required".into());
+        }
         missed
     }
 }
@@ -250,7 +256,7 @@ mod tests {
     use super::*;
 
     fn report(rto_ms: u64, lost_ms: Option<i64>) -> DrillReport {
-        let targets = Targets { rto_ms: Some(60_000), rpo_ms: Some(5_000) };
+        let targets = Targets { rto_ms: Some(60_000), rpo_ms: Some(5_000), boot: false };
         let mut report = DrillReport::begin("/b.db".into(), "h".into(), targets);
         report.phases.push(Phase { name: "restore".into(), took_ms: rto_ms });
         report.rpo.lost_ms = lost_ms;
@@ -271,6 +277,8 @@ mod tests {
         broken.checks.push(Check::failed("every object", "one is missing"));
         assert_eq!(verdict(broken.clone()), (Outcome::Failed, 0));
         broken.checks = vec![Check::not_proved("an API server boots", "no kube-apiserver here")];
-        assert_eq!(verdict(broken), (Outcome::Passed, 0));
+        assert_eq!(verdict(broken.clone()), (Outcome::Passed, 0));
+        broken.targets.boot = true;
+        assert_eq!(verdict(broken), (Outcome::Missed, 1), "demanded, and not done");
     }
 }

@@ -26,6 +26,7 @@ pub(super) fn run(mut args: Run, output: &Output) -> Result<Exit, Failure> {
     let mut targets = Targets {
         rto_ms: args.target_rto.as_ref().map(|span| backup::span_ms("--target-rto", span)).transpose()?,
         rpo_ms: args.target_rpo.as_ref().map(|span| backup::span_ms("--target-rpo", span)).transpose()?,
+        boot: args.require_boot,
     };
     if let Some(file) = args.config.clone() {
         fill(&mut args, &mut targets, AgentConfig::file(&file)?.drills()?);
@@ -65,6 +66,7 @@ fn fill(args: &mut Run, targets: &mut Targets, defaults: DrillDefaults) {
     args.bin_dir = args.bin_dir.take().or(defaults.bin_dir);
     targets.rto_ms = targets.rto_ms.or(defaults.rto_ms);
     targets.rpo_ms = targets.rpo_ms.or(defaults.rpo_ms);
+    targets.boot |= defaults.require_boot;
 }
 
 /// What is restored from.
