@@ -119,6 +119,7 @@ fn word(state: NodeState) -> &'static str {
         NodeState::Pressure => "Pressure",
         NodeState::Cordoned => "Cordoned",
         NodeState::KubeletDown => "KubeletDown",
+        NodeState::KubeletFrozen => "KubeletFrozen",
         NodeState::CertificateExpired => "CertificateExpired",
         NodeState::HostSilent => "HostSilent",
         NodeState::CutOff => "CutOff",
