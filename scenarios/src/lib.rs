@@ -225,7 +225,10 @@ impl Cluster {
     }
 
     /// What stock etcdctl on a host answers, JSON.
-    fn etcdctl(&self, name: &str, words: &[&str]) -> Result<Value> {
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn etcdctl(&self, name: &str, words: &[&str]) -> Result<Value> {
         let pki = "/etc/kubernetes/pki/etcd";
         let host = self.set.host(name)?;
         host.push(&testbed::components::etcd_line("3.6")?.etcdctl, "/usr/local/bin/etcdctl")?;

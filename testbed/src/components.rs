@@ -1,5 +1,5 @@
 //! The pinned components, built from their Go modules: etcd 3.5, 3.6 and 3.7, Kubernetes, containerd, and for the
-//! vault age and a Versity S3 gateway, and for the chart Helm.
+//! vault age and a Versity S3 gateway, for the chart Helm, for nodes by the thousand kwok.
 //!
 //! The pins stand in `components/NAME/go.mod` and `go.sum`, complete, so a build is the same everywhere and
 //! nothing pre-built is fetched. Each component is built aside, stamped with its pins and renamed into
@@ -128,6 +128,16 @@ const COMPONENTS: &[Component] = &[
         go_mod: include_str!("../components/helm/go.mod"),
         go_sum: include_str!("../components/helm/go.sum"),
         binaries: &[("helm.sh/helm/v4/cmd/helm", "helm")],
+        version_vars: &[],
+        on_hosts: false,
+    },
+    Component {
+        name: "kwok",
+        folder: "kwok",
+        module: "sigs.k8s.io/kwok",
+        go_mod: include_str!("../components/kwok/go.mod"),
+        go_sum: include_str!("../components/kwok/go.sum"),
+        binaries: &[("sigs.k8s.io/kwok/cmd/kwok", "kwok")],
         version_vars: &[],
         on_hosts: false,
     },
@@ -348,6 +358,14 @@ pub fn versitygw() -> Result<Binaries> {
 /// When not built: says which command builds it.
 pub fn helm() -> Result<Binaries> {
     binaries("helm")
+}
+
+/// kwok, which plays kubelets.
+///
+/// # Errors
+/// When not built: says which command builds it.
+pub fn kwok() -> Result<Binaries> {
+    binaries("kwok")
 }
 
 #[cfg(test)]

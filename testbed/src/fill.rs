@@ -43,7 +43,7 @@ impl Plane {
     }
 }
 
-/// Makes the objects with these numbers, over several connections.
+/// Makes the namespaces, and the objects with these numbers.
 fn fill(
     kubectl: Command,
     socket: &Utf8Path,
@@ -51,13 +51,24 @@ fn fill(
     make: fn(usize) -> (String, Value),
 ) -> Result<()> {
     let _proxy = Proxy::start(kubectl, socket)?;
-    let namespaces = objects.div_ceil(PER_NAMESPACE);
-    for namespace in 0..namespaces {
-        let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": format!("fill-{namespace}")}});
-        Connection::open(socket)?.create("/api/v1/namespaces", &body)?;
-    }
+    let namespace = |number| {
+        let name = format!("fill-{number}");
+        let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        ("/api/v1/namespaces".to_owned(), body)
+    };
+    create(socket, objects.div_ceil(PER_NAMESPACE), namespace)?;
+    create(socket, objects, make)
+}
+
+/// Makes the objects with these numbers through a proxy, over several connections; those that are there already stay.
+pub(crate) fn create(
+    socket: &Utf8Path,
+    objects: usize,
+    make: impl Fn(usize) -> (String, Value) + Sync,
+) -> Result<()> {
     std::thread::scope(|scope| {
         let part = |first: usize| {
+            let make = &make;
             move || -> Result<()> {
                 let mut connection = Connection::open(socket)?;
                 (first..objects).step_by(CONNECTIONS).try_for_each(|number| {
@@ -148,10 +159,10 @@ fn text(number: usize) -> String {
 }
 
 /// `kubectl proxy`, ended when dropped.
-struct Proxy(Child);
+pub(crate) struct Proxy(Child);
 
 impl Proxy {
-    fn start(mut command: Command, socket: &Utf8Path) -> Result<Self> {
+    pub(crate) fn start(mut command: Command, socket: &Utf8Path) -> Result<Self> {
         let _ = std::fs::remove_file(socket); // of a fill that was killed
         command.args(["proxy", "--reject-methods=^$", "--unix-socket", socket.as_str()]);
         command.stdout(Stdio::null()).stderr(Stdio::null());

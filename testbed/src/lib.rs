@@ -15,6 +15,7 @@ pub mod cmd;
 pub mod components;
 pub mod disk;
 pub mod fill;
+pub mod fleet;
 pub mod host;
 pub mod image;
 mod kind;

@@ -1,5 +1,6 @@
-//! A control plane of bare processes on loopback: etcd, kube-apiserver and, where asked, kube-controller-manager, with an
-//! administrator's kubeconfig. No root, no hosts: for tests that need a real API but no kubelet.
+//! A control plane of bare processes on loopback: etcd, kube-apiserver and, where asked, kube-controller-manager,
+//! kube-scheduler and kwok, with an administrator's kubeconfig. No root, no hosts: for tests that need a real API but no
+//! kubelet. [`crate::fleet`] fills one with nodes and pods.
 
 use crate::{cmd, components, ports};
 use anyhow::{Context, Result, ensure};
@@ -12,6 +13,9 @@ use std::time::Duration;
 /// Longest wait for a server: a loaded machine with a slow disk has taken a minute.
 const PATIENCE: Duration = Duration::from_secs(180);
 
+/// How kwok plays a kubelet.
+const KWOK: &str = include_str!("../components/kwok/stages.yaml");
+
 /// What is started.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -21,6 +25,8 @@ pub struct Options {
     pub apiserver: Vec<String>,
     /// More flags of the controller manager.
     pub controller_manager: Vec<String>,
+    /// Also kube-scheduler, and kwok, which plays the kubelet of every node: pods are bound, run and end by themselves.
+    pub simulated_nodes: bool,
 }
 
 /// A running control plane; it ends with this value. Its folder is the caller's.
@@ -64,6 +70,11 @@ impl Plane {
         }
         if options.controllers {
             plane.start_controllers(&pki, &options.controller_manager)?;
+        }
+        if options.simulated_nodes {
+            plane.kubeconfig_for(&pki, "system:kube-scheduler", "")?;
+            plane.start_scheduler()?;
+            plane.start_kwok()?;
         }
         Ok(plane)
     }
@@ -162,6 +173,34 @@ impl Plane {
         ]);
         self.spawn("kube-controller-manager", command.args(more))?;
         self.wait("kube-controller-manager", &format!("https://127.0.0.1:{port}/healthz"))
+    }
+
+    fn start_scheduler(&mut self) -> Result<()> {
+        let port = ports::free();
+        let file = self.dir.join("scheduler.yaml");
+        // the rate that a scheduler allows itself by default would be what is measured
+        let config = format!(
+            "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n\
+             leaderElection: {{leaderElect: false}}\n\
+             clientConnection: {{kubeconfig: '{}/system:kube-scheduler.conf', qps: 2000, burst: 4000}}\n",
+            self.dir
+        );
+        fs::write(&file, config).with_context(|| format!("cannot write {file}"))?;
+        let mut command = Command::new(components::kubernetes()?.path("kube-scheduler"));
+        command.args(["--bind-address=127.0.0.1".to_owned(), format!("--secure-port={port}")]);
+        self.spawn("kube-scheduler", command.args(["--config", file.as_str()]))?;
+        self.wait("kube-scheduler", &format!("https://127.0.0.1:{port}/healthz"))
+    }
+
+    fn start_kwok(&mut self) -> Result<()> {
+        let address = format!("127.0.0.1:{}", ports::free());
+        let file = self.dir.join("kwok.yaml");
+        fs::write(&file, KWOK).with_context(|| format!("cannot write {file}"))?;
+        let mut command = Command::new(components::kwok()?.path("kwok"));
+        // a configuration in the user's home would be read, too
+        command.env("HOME", &self.dir).args(["--config", file.as_str(), "--server-address", &address]);
+        self.spawn("kwok", command.args(["--kubeconfig", self.kubeconfig().as_str()]))?;
+        self.wait("kwok", &format!("http://{address}/healthz"))
     }
 
     fn kubeconfig_for(&self, pki: &Pki, user: &str, group: &str) -> Result<()> {

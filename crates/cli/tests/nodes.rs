@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 #[path = "common/cluster.rs"]
+#[allow(dead_code)] // each test file uses its part
 mod cluster;
 
 use cluster::{Hands, Site, budget, workload};

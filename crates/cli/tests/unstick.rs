@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 #[path = "common/cluster.rs"]
-#[allow(dead_code)] // the nodes' hands are the other test's
+#[allow(dead_code)] // each test file uses its part
 mod cluster;
 
 use cluster::{Site, workload};

@@ -223,6 +223,15 @@ pub const CODES: &[Code] = &[
         follows: &["RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-H05"],
     },
     Code {
+        code: "RK-K04",
+        layer: Layer::Kubelet,
+        severity: Severity::Failure,
+        title: "kubelet is frozen",
+        meaning: "kubelet's process is there and does nothing: a signal (SIGSTOP) or a debugger holds it. Its unit is active all the same.",
+        remedy: "restart kubelet (systemctl restart wakes and ends it), and find out who stopped it",
+        follows: &[],
+    },
+    Code {
         code: "RK-E01",
         layer: Layer::Etcd,
         severity: Severity::Failure,
@@ -276,7 +285,7 @@ pub const CODES: &[Code] = &[
         remedy: "start it; nothing needs to be restored",
         follows: &[
             "RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-H04", "RK-R01", "RK-K01", "RK-K02",
-            "RK-K03", "RK-C02", "RK-C03", "RK-C04", "RK-C05", "RK-E08", "RK-E13", "RK-E18",
+            "RK-K04", "RK-K03", "RK-C02", "RK-C03", "RK-C04", "RK-C05", "RK-E08", "RK-E13", "RK-E18",
         ],
     },
     Code {
@@ -451,8 +460,8 @@ pub const CODES: &[Code] = &[
         remedy: "recover: kubelet is restarted, which also forgets crash back-offs; the container's last lines say why it ended",
         follows: &[
             "RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-H04", "RK-R01", "RK-K01", "RK-K02",
-            "RK-K03", "RK-C02", "RK-C03", "RK-C04", "RK-C05", "RK-C10", "RK-E01", "RK-E02", "RK-E05",
-            "RK-E06", "RK-E07", "RK-E08", "RK-E10", "RK-E11", "RK-E13", "RK-E18", "RK-C06",
+            "RK-K04", "RK-K03", "RK-C02", "RK-C03", "RK-C04", "RK-C05", "RK-C10", "RK-E01", "RK-E02",
+            "RK-E05", "RK-E06", "RK-E07", "RK-E08", "RK-E10", "RK-E11", "RK-E13", "RK-E18", "RK-C06",
         ],
     },
     Code {
@@ -507,8 +516,8 @@ pub const CODES: &[Code] = &[
         remedy: "see the cause; when etcd is healthy, start it",
         follows: &[
             "RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-H04", "RK-R01", "RK-K01", "RK-K02",
-            "RK-E01", "RK-E02", "RK-E05", "RK-E06", "RK-E07", "RK-E08", "RK-E10", "RK-E11", "RK-E13",
-            "RK-E18", "RK-C01", "RK-C02", "RK-C03", "RK-C04", "RK-C05", "RK-C06", "RK-C10",
+            "RK-K04", "RK-E01", "RK-E02", "RK-E05", "RK-E06", "RK-E07", "RK-E08", "RK-E10", "RK-E11",
+            "RK-E13", "RK-E18", "RK-C01", "RK-C02", "RK-C03", "RK-C04", "RK-C05", "RK-C06", "RK-C10",
         ],
     },
     Code {
@@ -571,8 +580,8 @@ pub const CODES: &[Code] = &[
         meaning: "The node says Ready but has not renewed its lease: the condition is stale, as after a restore.",
         remedy: "look at kubelet on the node and at the API server it talks to",
         follows: &[
-            "RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-R01", "RK-K01", "RK-K02", "RK-K03",
-            "RK-E11", "RK-A01", "RK-A02",
+            "RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-R01", "RK-K01", "RK-K02", "RK-K04",
+            "RK-K03", "RK-E11", "RK-A01", "RK-A02",
         ],
     },
     Code {
@@ -654,6 +663,15 @@ pub const CODES: &[Code] = &[
         title: "network plugin of the node is not ready",
         meaning: "The node's kubelet reports that no network plugin works: pods get no address.",
         remedy: "see that the network plugin's DaemonSet pod runs on the node, and that /etc/cni/net.d has its file",
+        follows: &[],
+    },
+    Code {
+        code: "RK-N12",
+        layer: Layer::Nodes,
+        severity: Severity::Failure,
+        title: "kubelet of the node is frozen",
+        meaning: "The node's host takes connections for its kubelet, and nobody serves them: the process is there and does nothing. Its containers go on, and nobody looks after them.",
+        remedy: "on the node: systemctl restart kubelet, and find out what held it",
         follows: &[],
     },
     Code {

@@ -232,10 +232,19 @@ fn host_tells(node: &Node, seen: &Seen<'_>, evidence: &mut Vec<Evidence>) -> Opt
     let own: Vec<&Finding> =
         seen.host_findings.iter().filter(|one| one.host.as_ref() == Some(&host.id)).collect();
     let of = |code: &str| own.iter().find(|one| one.code == code);
-    let told: [(&str, Told); 4] = [
+    if let Some(expired) = expired(host, seen.now_ms / 1000) {
+        evidence.push(expired);
+        return Some((
+            NodeState::CertificateExpired,
+            "RK-K03",
+            "its kubelet's client certificate has expired",
+        ));
+    }
+    let told: [(&str, Told); 5] = [
         ("RK-K03", (NodeState::CertificateExpired, "RK-K03", "its kubelet's client certificate has expired")),
         ("RK-R01", (NodeState::RuntimeDown, "RK-N06", "its container runtime does not run")),
         ("RK-K01", (NodeState::KubeletDown, "RK-N03", "its kubelet does not run")),
+        ("RK-K04", (NodeState::KubeletFrozen, "RK-N12", "its kubelet's process is there, and does nothing")),
         ("RK-K02", (NodeState::KubeletDown, "RK-N03", "its kubelet does not stay up")),
     ];
     for (code, told) in told {
@@ -247,6 +256,17 @@ fn host_tells(node: &Node, seen: &Seen<'_>, evidence: &mut Vec<Evidence>) -> Opt
     let text = "the host answers, and its kubelet runs".to_owned();
     evidence.push(Evidence { source: host.id.to_string(), text });
     Some((NodeState::CutOff, "RK-N05", "it is alive, and its kubelet's reports do not arrive"))
+}
+
+/// The certificate with which the host's kubelet asks API servers, when it has expired. Of a kubelet that goes on running
+/// its journal alone need not tell.
+fn expired(host: &HostFacts, now_s: i64) -> Option<Evidence> {
+    let facts = host.certificates.known()?;
+    let file = facts.file("kubelet-client").or_else(|| facts.file("kubelet.conf"))?;
+    let ended_s = file.certificate.known()?.not_after_s;
+    let at = jiff::Timestamp::from_second(ended_s).ok()?;
+    let text = format!("{}: {} expired {at}", file.path(), file.name);
+    (ended_s < now_s).then(|| Evidence { source: host.id.to_string(), text })
 }
 
 /// Whether what was read on a host is of this node: by its name or an address of it.
@@ -278,6 +298,14 @@ fn proxy_tells(node: &Node, ready: Option<&Condition>, evidence: &mut Vec<Eviden
         Reach::Unhealthy(said) => {
             told(said);
             (NodeState::KubeletDown, "RK-N03", "its kubelet answers, and is not healthy")
+        }
+        Reach::Hung(said) => {
+            told(said);
+            (
+                NodeState::KubeletFrozen,
+                "RK-N12",
+                "its host takes connections for its kubelet, and nobody serves them",
+            )
         }
         Reach::Refused(said) => {
             told(said);

@@ -1,10 +1,10 @@
-//! kubelet: its unit, its health, and what its last words say.
+//! kubelet: its unit, its process, its health, and what its last words say. Workers have one, too.
 
 use crate::logs;
 use crate::report::{Report, seen_at};
 use crate::runtime::state;
 use rekindle_model::finding::Layer;
-use rekindle_model::host::{HostFacts, Layout};
+use rekindle_model::host::{HostFacts, Layout, ProcessFacts, UnitFacts};
 use rekindle_model::inventory::Inventory;
 use rekindle_model::{HostId, Seen};
 
@@ -14,7 +14,9 @@ const HEALTH: &str = "kubelet is healthy";
 /// The hosts whose kubelet is stopped and must be started.
 pub(crate) fn check(inventory: &Inventory, report: &mut Report) -> Vec<HostId> {
     let mut stopped = Vec::new();
-    for host in inventory.hosts.iter().filter(|h| h.unreachable.is_none() && h.layout != Layout::None) {
+    let is_node =
+        |h: &HostFacts| h.layout != Layout::None || h.unit("kubelet").is_some_and(UnitFacts::exists);
+    for host in inventory.hosts.iter().filter(|h| h.unreachable.is_none() && is_node(h)) {
         let Some(unit) = host.unit("kubelet") else {
             let why = host.units.get("kubelet.service").and_then(Seen::why_unknown);
             report.unknown(Layer::Kubelet, Some(&host.id), TITLE, why.unwrap_or("its unit was not read"));
@@ -28,7 +30,10 @@ pub(crate) fn check(inventory: &Inventory, report: &mut Report) -> Vec<HostId> {
         match unit.active_state.as_str() {
             "active" => {
                 report.ok(Layer::Kubelet, Some(&host.id), TITLE, "");
-                health(host, report);
+                match frozen(host) {
+                    Some(process) => held(host, process, report),
+                    None => health(host, report),
+                }
             }
             "activating" | "reloading" => {
                 expired(host, report);
@@ -46,6 +51,19 @@ pub(crate) fn check(inventory: &Inventory, report: &mut Report) -> Vec<HostId> {
         }
     }
     stopped
+}
+
+/// Its process, when a signal holds it: systemd calls such a unit active.
+fn frozen(host: &HostFacts) -> Option<&ProcessFacts> {
+    host.processes.known()?.iter().find(|process| process.name == "kubelet" && process.frozen)
+}
+
+fn held(host: &HostFacts, process: &ProcessFacts, report: &mut Report) {
+    let text = "state T: stopped by a signal, or held by a debugger";
+    let evidence = seen_at(&host.id, format!("/proc/{}/stat", process.pid), text);
+    let more = logs::last_words(host, "kubelet").map(|hit| hit.evidence);
+    let summary = format!("kubelet on {} is frozen: its process is there, and does nothing", host.id);
+    report.found("RK-K04", Some(&host.id), HEALTH, summary, evidence, more.into_iter().collect());
 }
 
 fn health(host: &HostFacts, report: &mut Report) {

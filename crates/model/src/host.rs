@@ -298,6 +298,9 @@ pub struct ProcessFacts {
     pub start_ticks: u64,
     /// Command line.
     pub command: Vec<String>,
+    /// Whether a signal holds it (SIGSTOP, a debugger): it is there, and does nothing.
+    #[serde(default)]
+    pub frozen: bool,
     /// Open files that were deleted: an etcd `db` among them may be the only copy.
     pub deleted_files: Vec<OpenFile>,
 }

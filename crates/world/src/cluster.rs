@@ -203,18 +203,30 @@ impl Cluster {
         path: &str,
         wanted: impl Fn(&Value) -> bool,
     ) -> Result<Vec<Value>, ClusterError> {
-        let mut items = Vec::new();
+        self.list_of(path, |item| wanted(&item).then_some(item)).await
+    }
+
+    /// What is taken of each item of a list. Memory is held for one page and for what was taken.
+    ///
+    /// # Errors
+    /// As [`Cluster::list`].
+    pub async fn list_of<T>(
+        &self,
+        path: &str,
+        take: impl Fn(Value) -> Option<T>,
+    ) -> Result<Vec<T>, ClusterError> {
+        let mut taken = Vec::new();
         let mut next = String::new();
         let joint = if path.contains('?') { '&' } else { '?' };
         loop {
             let page = format!("{path}{joint}limit={PAGE}{next}");
             let mut page = self.send(&Method::GET, &page, Sent::Nothing).await?;
             if let Some(Value::Array(found)) = page.get_mut("items").map(Value::take) {
-                items.extend(found.into_iter().filter(&wanted));
+                taken.extend(found.into_iter().filter_map(&take));
             }
             match page.pointer("/metadata/continue").and_then(Value::as_str) {
                 Some(token) if !token.is_empty() => next = format!("&continue={}", query(token)),
-                _ => return Ok(items),
+                _ => return Ok(taken),
             }
         }
     }

@@ -33,15 +33,21 @@ impl Site {
             ..Options::default()
         };
         let plane = Plane::start(&dir, &options).unwrap();
+        let site = Self::over(folder, plane);
+        let account = "/api/v1/namespaces/default/serviceaccounts/default";
+        site.until("the controllers make the default service account", || site.get(account).is_some());
+        site
+    }
+
+    /// A plane that runs in this folder.
+    pub(crate) fn over(folder: tempfile::TempDir, plane: Plane) -> Self {
+        let dir = Utf8Path::from_path(folder.path()).unwrap().to_owned();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let options = ClusterOptions { kubeconfig: Some(plane.kubeconfig()), context: None };
         let cluster = runtime.block_on(Cluster::connect(&options)).unwrap();
         let kubeconfig = plane.kubeconfig();
-        let site = Self { runtime, cluster, plane, dir, kubeconfig, _folder: folder };
-        let account = "/api/v1/namespaces/default/serviceaccounts/default";
-        site.until("the controllers make the default service account", || site.get(account).is_some());
-        site
+        Self { runtime, cluster, plane, dir, kubeconfig, _folder: folder }
     }
 
     /// From now on rekindle has the rights of the shipped role `deploy/rbac/NAME.yaml`, and no others.
@@ -68,9 +74,15 @@ impl Site {
 
     /// rekindle on this cluster, with runs in a folder of the test.
     pub(crate) fn rekindle(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// The same, to be started by the caller.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rekindle"));
         command.args(args).stdin(Stdio::null()).env("KUBECONFIG", &self.kubeconfig);
-        command.args(["--state-dir", self.dir.join("state").as_str()]).output().unwrap()
+        command.args(["--state-dir", self.dir.join("state").as_str()]);
+        command
     }
 
     /// The same, which must end with this code; what it says on both outputs.

@@ -270,7 +270,7 @@ fn why_ended(host: &HostFacts, component: Component) -> Option<Evidence> {
 /// Something below this component keeps it down: kubelet or runtime, its own data, etcd, or the API server.
 fn below_is_bad(host: &HostFacts, component: Component, etcd: &EtcdState, report: &Report) -> bool {
     let pods = host.layout == Layout::StaticPods
-        && ["RK-K01", "RK-K02", "RK-R01"].iter().any(|code| report.has(code, Some(&host.id)));
+        && ["RK-K01", "RK-K02", "RK-K04", "RK-R01"].iter().any(|code| report.has(code, Some(&host.id)));
     let member = etcd.member(&host.id);
     pods || match component {
         Component::Etcd => member.is_some_and(MemberVerdict::is_lost),

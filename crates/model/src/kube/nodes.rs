@@ -80,6 +80,8 @@ pub enum Reach {
     Unhealthy(String),
     /// The host refuses the connection: it runs, its kubelet does not.
     Refused(String),
+    /// The host takes the connection, and nobody serves it: the kubelet's process is there and does nothing.
+    Hung(String),
     /// Nothing answers: the host is off, or cut off.
     Silent(String),
     /// Could not be asked (not allowed, no such proxy).
@@ -124,6 +126,8 @@ pub enum NodeState {
     Cordoned,
     /// Its host runs, its kubelet does not.
     KubeletDown,
+    /// Its kubelet's process is there, and does nothing.
+    KubeletFrozen,
     /// Its kubelet's client certificate has expired.
     CertificateExpired,
     /// Nothing of it answers: off, or cut off.

@@ -218,7 +218,11 @@ fn add_member(steps: &mut Steps, name: &str, member: &Member) -> Result<(), Plan
                     "of {} etcd members {} answer without {name}: quorum would not stay",
                     member.voters, member.healthy_others
                 ),
-                vec!["bring the other members back first: `rekindle check`, `rekindle recover`".into()],
+                vec![
+                    "name all control-plane hosts that are left with --host: a member that is not asked does not count"
+                        .into(),
+                    "bring the other members back first: `rekindle check`, `rekindle recover`".into(),
+                ],
             ));
         }
         steps.add(

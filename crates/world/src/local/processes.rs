@@ -56,6 +56,7 @@ fn read(pid: u32, names: &[String]) -> Option<ProcessFacts> {
         pid,
         start_ticks: state.start_ticks,
         command,
+        frozen: matches!(state.letter, 'T' | 't'),
         deleted_files: deleted_files(pid),
     })
 }

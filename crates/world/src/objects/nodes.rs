@@ -25,16 +25,18 @@ pub async fn read(cluster: &Cluster, selector: Option<&str>) -> Result<Vec<Node>
         None => "/api/v1/nodes".to_owned(),
     };
     let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
-    let (nodes, leases) = tokio::join!(cluster.list(&path), cluster.list(leases));
-    let renewed: BTreeMap<String, Option<i64>> = leases?
-        .iter()
-        .map(|lease| (text(lease, "/metadata/name"), time_ms(lease, "/spec/renewTime")))
-        .collect();
-    let lease = |node: &Value| renewed.get(&text(node, "/metadata/name")).copied().flatten();
-    Ok(nodes?.iter().map(|value| node(value, lease(value))).collect())
+    let renewed = |lease: Value| Some((text(&lease, "/metadata/name"), time_ms(&lease, "/spec/renewTime")));
+    let (nodes, renewed) =
+        tokio::join!(cluster.list_of(&path, |value| Some(node(&value))), cluster.list_of(leases, renewed));
+    let (mut nodes, renewed): (_, BTreeMap<String, Option<i64>>) = (nodes?, renewed?.into_iter().collect());
+    for node in &mut nodes {
+        node.lease_renewed_ms = renewed.get(node.name()).copied().flatten();
+    }
+    Ok(nodes)
 }
 
-fn node(value: &Value, lease_renewed_ms: Option<i64>) -> Node {
+/// A node of its JSON; its lease is another object.
+fn node(value: &Value) -> Node {
     let labels = labels(value, "/metadata/labels");
     let (cordoned_ms, cordoned_by) = cordoned(value);
     let internal = |one: &Value| (text(one, "/type") == "InternalIP").then(|| text(one, "/address"));
@@ -49,7 +51,7 @@ fn node(value: &Value, lease_renewed_ms: Option<i64>) -> Node {
         unschedulable: value.pointer("/spec/unschedulable").and_then(Value::as_bool).unwrap_or_default(),
         cordoned_ms,
         cordoned_by,
-        lease_renewed_ms,
+        lease_renewed_ms: None,
         kubelet: Reach::NotAsked,
     }
 }
@@ -90,8 +92,7 @@ fn judge(answer: Result<Vec<u8>, ClusterError>) -> Reach {
     let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
     match &error {
         _ if has(&["connection refused"]) => Reach::Refused(said),
-        // the host takes connections, and nobody serves them
-        _ if has(&["TLS handshake timeout"]) => Reach::Unhealthy(said),
+        _ if has(&["TLS handshake timeout"]) => Reach::Hung(said),
         _ if has(&[
             "no route to host",
             "i/o timeout",
@@ -176,6 +177,7 @@ mod tests {
         let denied =
             "Authorization error (user=kube-apiserver-kubelet-client, verb=get, subresource=healthz)";
         assert!(matches!(refused(500, denied), Reach::CannotAsk(_)), "as a real kubelet said it");
+        assert!(matches!(refused(503, "net/http: TLS handshake timeout"), Reach::Hung(_)));
         assert!(matches!(refused(403, "nodes is forbidden"), Reach::Unknown(_)));
         assert_eq!(judge(Ok(b"ok".to_vec())), Reach::Healthy);
     }

@@ -24,12 +24,13 @@ pub async fn on(cluster: &Cluster, nodes: &[&str], selector: Option<&str>) -> Re
     let labels = selector.map(|selector| format!("&labelSelector={}", query(selector))).unwrap_or_default();
     let labels = labels.as_str();
     let lists = futures::stream::iter(nodes.iter().map(|node| async move {
-        cluster.list(&format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{node}{labels}")).await
+        let path = format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{node}{labels}");
+        cluster.list_of(&path, |value| Some(pod(&value))).await
     }));
-    let lists: Vec<Result<Vec<Value>, ClusterError>> = lists.buffered(AT_ONCE).collect().await;
+    let lists: Vec<Result<Vec<Pod>, ClusterError>> = lists.buffered(AT_ONCE).collect().await;
     let mut pods = Vec::new();
     for list in lists {
-        pods.extend(list?.iter().map(pod));
+        pods.extend(list?);
     }
     Ok(pods)
 }

@@ -140,6 +140,7 @@ mod tests {
             pid: 1,
             start_ticks: 1,
             command: words::split(command),
+            frozen: false,
             deleted_files: Vec::new(),
         };
         let expected = words::split("etcd --data-dir=/var/lib/etcd --name=cp-1");

@@ -186,7 +186,7 @@ fn commands(manifests: &[ManifestFacts], units: &Units) -> Commands {
     commands
 }
 
-/// The control plane's own processes.
+/// The control plane's own processes, and a kubelet that is frozen: of one that runs, its unit and its health tell.
 fn ours(mut processes: Vec<ProcessFacts>, commands: &Commands) -> Vec<ProcessFacts> {
     processes.retain(|p| {
         let component = Component::ALL.into_iter().find(|c| c.name() == p.name);
@@ -194,7 +194,7 @@ fn ours(mut processes: Vec<ProcessFacts>, commands: &Commands) -> Vec<ProcessFac
         match (component, expected) {
             (Some(Component::Etcd), Some(expected)) => etcd::is_ours(p, expected),
             (Some(_), _) => true,
-            (None, _) => false,
+            (None, _) => p.frozen,
         }
     });
     processes

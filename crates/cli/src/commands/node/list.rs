@@ -115,6 +115,7 @@ fn word(state: NodeState) -> &'static str {
         NodeState::Pressure => "Pressure",
         NodeState::Cordoned => "Cordoned",
         NodeState::KubeletDown => "KubeletDown",
+        NodeState::KubeletFrozen => "KubeletFrozen",
         NodeState::CertificateExpired => "CertificateExpired",
         NodeState::HostSilent => "HostSilent",
         NodeState::CutOff => "CutOff",

@@ -23,6 +23,9 @@ use tokio::time::Instant;
 const AT_ONCE: usize = 32;
 /// Pause before a refused eviction is asked for again: a budget moves as fast as pods become ready.
 const RETRY: Duration = Duration::from_millis(250);
+/// How long a budget must stand as one that can permit nothing. While a pod that was evicted is not made again yet, one over
+/// a number of pods looks so for a moment.
+const SETTLED: Duration = Duration::from_secs(10);
 /// How often the time is looked at while a pod ends.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -169,10 +172,13 @@ impl Draining<'_> {
             return Some(format!("{why}; {refused}"));
         }
         if let Some(budget) = &pod.budget {
-            match self.budget(budget).await {
-                Some(Err(why)) => return Some(why),
-                seen if seen != patience.seen => *patience = Patience { moved: Instant::now(), seen },
-                _ => {}
+            let seen = self.budget(budget).await;
+            if seen != patience.seen {
+                *patience = Patience { moved: Instant::now(), seen };
+            } else if let Some(Err(why)) = seen
+                && patience.moved.elapsed() >= SETTLED
+            {
+                return Some(why);
             }
         }
         let stalled = patience.moved.elapsed() >= self.stall;
