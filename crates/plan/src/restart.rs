@@ -11,7 +11,7 @@ use crate::parts::{
 use crate::parts_plan::{Parts, assemble};
 use crate::refuse;
 use crate::sources::{choose, none_needed};
-use crate::survey::{Context, Survey, kubelet_unit, unit_of};
+use crate::survey::{Context, Survey, kubelet_unit, lost_nodes, unit_of};
 use crate::words::and_list;
 use rekindle_model::Seen;
 use rekindle_model::diagnosis::{ComponentVerdict, EtcdVerdict, MemberVerdict};
@@ -296,7 +296,7 @@ impl<'c, 'a> Starts<'c, 'a> {
         }
         steps.stage();
         if let Some(host) = all().find(|h| has_api_server(h) && self.api_can_start(h)) {
-            let nodes = self.context.survey(&[]).lost.iter().map(|l| l.name.clone()).collect();
+            let nodes = lost_nodes(self.context, &self.context.survey(&[]));
             add_wait_nodes(steps, &host.id, nodes);
         }
     }

@@ -34,6 +34,29 @@ fn s3_one_of_three_is_replaced() {
     assert!(!expect_plan(outcome).steps.iter().any(|s| matches!(s.step, Step::BuildDb { .. })));
 }
 
+// A host is given up whose member left the cluster long ago: only its Node is still there, and nobody waits for it.
+#[test]
+fn s3_the_node_of_a_lost_host_without_a_member_is_not_waited_for() {
+    let gone = |i: &mut rekindle_model::inventory::Inventory| {
+        let host = i.hosts.remove(2);
+        i.lost_hosts.push(host.id);
+        for host in &mut i.hosts {
+            let Seen::Known(live) = &mut host.etcd_live else { continue };
+            if let Seen::Known(members) = &mut live.members {
+                members.retain(|m| m.name != "cp-3");
+            }
+        }
+    };
+    let inventory = Fixture::kubeadm(3).lose_data_and_crash(1).with(gone).build();
+    let found = diagnosis(&inventory, EtcdVerdict::QuorumHolds, &[HEALTHY, MemberVerdict::DataLost]);
+    let plan = expect_plan(planned(&inventory, &found, &goal()));
+    let excepted = plan.steps.iter().find_map(|s| match &s.step {
+        Step::WaitNodes { except, .. } => Some(except.clone()),
+        _ => None,
+    });
+    assert_eq!(excepted, Some(vec!["cp-3".to_owned()]));
+}
+
 // The first member's disk was wiped: it panics while the other two serve (trap 3). Its bootstrap manifest names only
 // itself, and must name all.
 #[test]

@@ -4,7 +4,7 @@
 use super::Restore;
 use crate::build::Steps;
 use crate::parts::{add_start_clients, add_wait_component, add_wait_nodes, has_api_server};
-use crate::survey::unit_of;
+use crate::survey::{lost_nodes, unit_of};
 use rekindle_model::etcd::EtcdDefinition;
 use rekindle_model::host::{Component, HostFacts, Layout};
 use rekindle_model::plan::Phase;
@@ -59,6 +59,6 @@ impl Restore<'_, '_> {
             }
         }
         steps.stage();
-        add_wait_nodes(steps, &api.id, self.survey.lost.iter().map(|l| l.name.clone()).collect());
+        add_wait_nodes(steps, &api.id, lost_nodes(self.context, self.survey));
     }
 }
