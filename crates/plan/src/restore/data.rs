@@ -148,7 +148,32 @@ impl Restore<'_, '_> {
         add_settings(self.context, steps, member, &edit)
     }
 
-    pub(super) fn add_start_etcd(&self, steps: &mut Steps, member: &Member<'_>, reload: bool) {
+    /// Starts the members one after the other, each when the one before serves its peers, and proves them all.
+    pub(super) fn add_start_members(&self, steps: &mut Steps, reloads: &[bool]) {
+        let members = &self.survey.members;
+        for (number, (member, reload)) in (1..).zip(members.iter().zip(reloads)) {
+            steps.stage();
+            self.add_start_etcd(steps, member, *reload);
+            if let Some(address) = peer_address(&member.config.peer_urls)
+                && number < members.len()
+            {
+                let summary = format!("wait until member {} answers its peers", member.config.name);
+                let step = Step::WaitPeerPort { address };
+                steps.add(Some(&member.host.id), Phase::Start, Reversibility::Reversible, summary, step);
+            }
+        }
+        steps.stage();
+        for member in members {
+            let step = Step::ProveMember {
+                endpoint: member.config.endpoint.clone(),
+                members: self.new_members.len(),
+            };
+            let summary = format!("prove member {}: revision, HashKV and number of keys", member.config.name);
+            steps.add(Some(&member.host.id), Phase::Verify, Reversibility::Reversible, summary, step);
+        }
+    }
+
+    fn add_start_etcd(&self, steps: &mut Steps, member: &Member<'_>, reload: bool) {
         let host = &member.host.id;
         match &member.config.defined_in {
             EtcdDefinition::Manifest(_) => {
@@ -158,9 +183,12 @@ impl Restore<'_, '_> {
                 add_start_unit(steps, host, name, reload, Reversibility::Compensated);
             }
         }
-        let members = self.new_members.len();
-        let step = Step::ProveMember { endpoint: member.config.endpoint.clone(), members };
-        let summary = format!("prove member {}: revision, HashKV and number of keys", member.config.name);
-        steps.add(Some(host), Phase::Verify, Reversibility::Reversible, summary, step);
     }
+}
+
+/// Address and port of the first peer URL that names both and speaks TLS: a port without TLS shows no certificate.
+fn peer_address(urls: &[String]) -> Option<String> {
+    let addresses = urls.iter().filter_map(|url| url.strip_prefix("https://"));
+    let mut addresses = addresses.map(|rest| rest.trim_end_matches('/'));
+    addresses.find(|address| address.parse::<std::net::SocketAddr>().is_ok()).map(str::to_owned)
 }

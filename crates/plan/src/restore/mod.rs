@@ -119,10 +119,7 @@ impl Restore<'_, '_> {
         for member in &self.survey.members {
             reload.push(self.add_swap(&mut steps, member)?);
         }
-        steps.stage();
-        for (member, reload) in self.survey.members.iter().zip(reload) {
-            self.add_start_etcd(&mut steps, member, reload);
-        }
+        self.add_start_members(&mut steps, &reload);
         self.add_open(&mut steps);
         Ok(steps.into_vec())
     }

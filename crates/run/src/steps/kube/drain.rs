@@ -21,8 +21,11 @@ use tokio::time::Instant;
 
 /// Requests under way at once.
 const AT_ONCE: usize = 32;
-/// Pause before a refused eviction is asked for again: a budget moves as fast as pods become ready.
+/// How often a budget that refused is looked at: it moves as fast as pods become ready. Looking costs an API server little,
+/// and asking for an eviction much more.
 const RETRY: Duration = Duration::from_millis(250);
+/// Looks at a budget that does not move before another eviction is asked for: a pod that is not ready may go all the same.
+const LOOKS: usize = 4;
 /// How long a budget must stand as one that can permit nothing. While a pod that was evicted is not made again yet, one over
 /// a number of pods looks so for a moment.
 const SETTLED: Duration = Duration::from_secs(10);
@@ -101,7 +104,23 @@ enum Asked {
 /// Since when nothing has moved in a line, and how its budget stood then.
 struct Patience {
     moved: Instant,
-    seen: Option<Result<String, String>>,
+    seen: Option<Standing>,
+}
+
+/// How a budget stands.
+#[derive(PartialEq)]
+struct Standing {
+    /// Healthy pods, those it wants, those it counts, and how many may go now.
+    numbers: [i64; 4],
+    /// Why it can permit nothing ever.
+    never: Option<String>,
+}
+
+impl Standing {
+    fn permits_one(&self) -> bool {
+        let [.., allowed] = self.numbers;
+        allowed > 0
+    }
 }
 
 /// Pods of one budget stand in one line; each other one alone.
@@ -143,7 +162,7 @@ impl Draining<'_> {
                             waiting.drain(..).map(|pod| Left { pod: pod.pod.clone(), why: why.clone() }),
                         );
                     } else {
-                        tokio::time::sleep(RETRY).await;
+                        self.until_it_moves(pod, &patience).await;
                     }
                 }
             }
@@ -175,7 +194,7 @@ impl Draining<'_> {
             let seen = self.budget(budget).await;
             if seen != patience.seen {
                 *patience = Patience { moved: Instant::now(), seen };
-            } else if let Some(Err(why)) = seen
+            } else if let Some(Standing { never: Some(why), .. }) = seen
                 && patience.moved.elapsed() >= SETTLED
             {
                 return Some(why);
@@ -185,20 +204,34 @@ impl Draining<'_> {
         stalled.then(|| format!("nothing has moved for {} s: {refused}", self.stall.as_secs()))
     }
 
-    /// Where a budget stands, as text to compare; the inner error when it can permit nothing ever.
-    async fn budget(&self, budget: &ObjectRef) -> Option<Result<String, String>> {
+    /// Waits until a pod's budget stands otherwise than last seen or permits one to go, or has been looked at for long
+    /// enough.
+    async fn until_it_moves(&self, pod: &DrainPod, patience: &Patience) {
+        tokio::time::sleep(RETRY).await;
+        let Some(budget) = &pod.budget else { return };
+        for _ in 1..LOOKS {
+            let seen = self.budget(budget).await;
+            if self.stop().is_some() || seen != patience.seen || seen.is_none_or(|s| s.permits_one()) {
+                return;
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    /// How a budget stands.
+    async fn budget(&self, budget: &ObjectRef) -> Option<Standing> {
         let found = self.cluster.get(&budget.path()).await.ok()??;
         let number =
             |name: &str| found.pointer(&format!("/status/{name}")).and_then(Value::as_i64).unwrap_or(0);
         let (desired, expected) = (number("desiredHealthy"), number("expectedPods"));
         let (current, allowed) = (number("currentHealthy"), number("disruptionsAllowed"));
-        if expected > 0 && desired >= expected && current >= expected {
-            return Some(Err(format!(
+        let never = (expected > 0 && desired >= expected && current >= expected).then(|| {
+            format!(
                 "{budget} needs {desired} healthy pods of {expected} and permits none to go, now or later: scale up by \
                  one, or change the budget"
-            )));
-        }
-        Some(Ok(format!("{current} {desired} {expected} {allowed}")))
+            )
+        });
+        Some(Standing { numbers: [current, desired, expected, allowed], never })
     }
 
     async fn ask(&self, pod: &DrainPod) -> Asked {
