@@ -67,6 +67,11 @@ impl State {
         Ok(if ok { text(200, "ok") } else { text(500, "not ok") })
     }
 
+    /// Whether etcd on a host answers its peers: as soon as it runs.
+    pub(super) fn etcd_serves_peers(&self, id: &HostId) -> bool {
+        self.hosts.get(id).is_some_and(|host| host.runs(Component::Etcd))
+    }
+
     /// A request with an identity.
     pub(super) fn api(&mut self, id: &HostId, request: &ApiRequest) -> Outcome<HttpAnswer> {
         match request.method.as_str() {
