@@ -122,10 +122,15 @@ fn removed(cluster: &Cluster) {
     assert!(names.len() == 2 && !names.contains(&"cp3"), "{members}");
     let gone = cluster.set.kubectl(&["get", "node", "cp3"]).unwrap();
     assert!(String::from_utf8_lossy(&gone.stderr).contains("NotFound"), "{gone:?}");
-    let leases =
-        cluster.etcdctl("cp1", &["get", "--prefix", "--keys-only", "/registry/masterleases/", "-w", "json"]);
-    let (leases, own) = (leases.unwrap(), STANDARD.encode(format!("/registry/masterleases/{address}")));
-    assert!(leases["count"].as_u64() >= Some(1) && !leases.to_string().contains(&own), "{leases}");
+    // while etcd had no leader the other API servers could not write theirs; they do so every ten seconds
+    let leases = testbed::cmd::wait_for("the other addresses", Duration::from_secs(60), || {
+        let get = ["get", "--prefix", "--keys-only", "/registry/masterleases/", "-w", "json"];
+        let leases = cluster.etcdctl("cp1", &get)?;
+        Ok((leases["count"].as_u64() >= Some(1)).then_some(leases))
+    })
+    .unwrap();
+    let own = STANDARD.encode(format!("/registry/masterleases/{address}"));
+    assert!(!leases.to_string().contains(&own), "{leases}");
     assert!(cluster.has_mark("before").unwrap());
     cluster.mark("after").unwrap();
 }
