@@ -2,10 +2,8 @@
 
 use super::context::{Ctx, Polled, outputs};
 use crate::error::StepError;
-use rekindle_model::certificate::ServedCertificate;
 use rekindle_model::etcd::{EtcdEndpoint, EtcdMember};
 use rekindle_model::event::Outputs;
-use rekindle_model::{HostPath, Seen};
 use rekindle_world::host::HostErrorKind;
 use std::time::Duration;
 
@@ -16,21 +14,11 @@ const EVERY: Duration = Duration::from_millis(50);
 /// Waits until a member shows its certificate to peers. One that does not, or can't be asked, holds up nothing for long:
 /// the proof of the member decides, not this.
 pub(super) async fn wait_peer_port(ctx: &Ctx<'_>, address: &str) -> Result<Outputs, StepError> {
-    let asked = || ServedCertificate {
-        service: "etcd peers".into(),
-        address: address.to_owned(),
-        names: Vec::new(),
-        certificate: Seen::default(),
-    };
-    // only the port is of interest here
-    let no_files = HostPath::from("/nonexistent");
     let served = ctx
         .poll("etcd to serve its peers", EVERY, SERVES, || async {
-            match ctx.host.certificates(&no_files, vec![asked()]).await {
-                Ok(facts) if facts.served.iter().any(|one| one.certificate.known().is_some()) => {
-                    Ok(Polled::Ready(true))
-                }
-                Ok(_) => Ok(Polled::Pending(format!("{address} shows no certificate yet"))),
+            match ctx.host.shows_certificate(address).await {
+                Ok(true) => Ok(Polled::Ready(true)),
+                Ok(false) => Ok(Polled::Pending(format!("{address} shows no certificate yet"))),
                 Err(error) if error.kind == HostErrorKind::Unreachable => Err(error.into()),
                 Err(_) => Ok(Polled::Ready(false)),
             }

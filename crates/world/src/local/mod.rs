@@ -109,7 +109,8 @@ impl LocalHost {
             Request::HttpGet { url, timeout_ms } => {
                 crate::api::http_get(&url, timeout_ms).await.map(Reply::Http)
             }
-            Request::Certificates { .. }
+            Request::ShowsCertificate { .. }
+            | Request::Certificates { .. }
             | Request::RequestCertificates { .. }
             | Request::SignCertificates { .. }
             | Request::StageCertificates { .. } => {

@@ -7,9 +7,8 @@ use crate::host::{Host, HostError, HostErrorKind, Progress, Reply, Request};
 use crate::local::LocalHost;
 use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
-use rekindle_model::certificate::{Certificate, CertificateFacts};
 use rekindle_model::host::DiskFacts;
-use rekindle_model::{HostId, HostPath, Seen};
+use rekindle_model::{HostId, HostPath};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// One host.
@@ -80,13 +79,8 @@ impl SimHost {
             }),
             Request::Api(request) => self.with(|s| s.api(&self.id, &request).map(Reply::Http)),
             Request::HttpGet { url, .. } => self.with(|s| s.http_get(&self.id, &url).map(Reply::Http)),
-            // whether one port serves; several are asked for what they serve, which nothing here does
-            Request::Certificates { mut served, .. } if served.len() == 1 => {
-                let serves = self.with(|s| Ok(s.etcd_serves_peers(&self.id)))?;
-                for one in served.iter_mut().filter(|_| serves) {
-                    one.certificate = Seen::Known(Certificate::default());
-                }
-                Ok(Reply::Certificates(Box::new(CertificateFacts { served, ..CertificateFacts::default() })))
+            Request::ShowsCertificate { .. } => {
+                self.with(|s| Ok(Reply::Shows(s.etcd_serves_peers(&self.id))))
             }
             Request::Processes { .. } => Ok(Reply::Processes(Vec::new())),
             Request::Journal { .. } => Ok(Reply::Lines(Vec::new())),
