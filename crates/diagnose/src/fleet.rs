@@ -232,16 +232,14 @@ fn host_tells(node: &Node, seen: &Seen<'_>, evidence: &mut Vec<Evidence>) -> Opt
     let own: Vec<&Finding> =
         seen.host_findings.iter().filter(|one| one.host.as_ref() == Some(&host.id)).collect();
     let of = |code: &str| own.iter().find(|one| one.code == code);
+    let certificate: Told =
+        (NodeState::CertificateExpired, "RK-K03", "its kubelet's client certificate has expired");
     if let Some(expired) = expired(host, seen.now_ms / 1000) {
         evidence.push(expired);
-        return Some((
-            NodeState::CertificateExpired,
-            "RK-K03",
-            "its kubelet's client certificate has expired",
-        ));
+        return Some(certificate);
     }
     let told: [(&str, Told); 5] = [
-        ("RK-K03", (NodeState::CertificateExpired, "RK-K03", "its kubelet's client certificate has expired")),
+        ("RK-K03", certificate),
         ("RK-R01", (NodeState::RuntimeDown, "RK-N06", "its container runtime does not run")),
         ("RK-K01", (NodeState::KubeletDown, "RK-N03", "its kubelet does not run")),
         ("RK-K04", (NodeState::KubeletFrozen, "RK-N12", "its kubelet's process is there, and does nothing")),
