@@ -21,6 +21,10 @@ use std::time::Duration;
 const MAX_BODY_BYTES: usize = 1 << 30;
 /// Longest wait for a whole answer, unless [`Cluster::with_timeout`] says another.
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// How often a GET is sent again whose connection broke, and how long after: a load balancer that takes an API server
+/// out ends the connections to it, and the next one goes to another.
+const BROKEN_TRIES: u32 = 3;
+const BROKEN_PAUSE: Duration = Duration::from_millis(300);
 /// Objects asked for in one page of a list.
 const PAGE: usize = 500;
 /// Where kubeadm leaves the administrator's kubeconfig.
@@ -275,7 +279,32 @@ impl Cluster {
         sent: Sent<'_>,
     ) -> Result<Vec<u8>, ClusterError> {
         let what = format!("{method} {}{path}", self.server);
-        let unreachable = |why: String| ClusterError::Unreachable { what: what.clone(), why };
+        let mut tries = if *method == Method::GET { BROKEN_TRIES } else { 0 };
+        loop {
+            let exchanged =
+                tokio::time::timeout(self.timeout, self.exchange_once(method, path, accept, sent));
+            let why = match exchanged.await {
+                Ok(Ok((status, body))) if status < 300 => return Ok(body),
+                Ok(Ok((status, body))) => return Err(refused(what, status, &body)),
+                Ok(Err(failed)) if failed.broke && tries > 0 => {
+                    tries -= 1;
+                    tokio::time::sleep(BROKEN_PAUSE).await;
+                    continue;
+                }
+                Ok(Err(failed)) => failed.why,
+                Err(_) => format!("no answer within {} s", self.timeout.as_secs()),
+            };
+            return Err(ClusterError::Unreachable { what, why });
+        }
+    }
+
+    async fn exchange_once(
+        &self,
+        method: &Method,
+        path: &str,
+        accept: &str,
+        sent: Sent<'_>,
+    ) -> Result<(u16, Vec<u8>), Failed> {
         let (content_type, body) = sent.parts();
         let request = Request::builder()
             .method(method)
@@ -283,21 +312,18 @@ impl Cluster {
             .header(header::ACCEPT, accept)
             .header(header::CONTENT_TYPE, content_type)
             .body(Body::from(body))
-            .map_err(|e| unreachable(format!("not a request: {e}")))?;
-        let exchanged = async {
-            let answer = self.client.send(request).await.map_err(|e| unreachable(chain(&e)))?;
-            let status = answer.status().as_u16();
-            let mut frames = Limited::new(answer.into_body(), MAX_BODY_BYTES);
-            let mut body = Vec::new(); // grown as it comes: a large page is in memory once
-            while let Some(frame) = frames.frame().await {
-                let frame = frame.map_err(|e| unreachable(format!("read the answer: {}", chain(&*e))))?;
-                body.extend_from_slice(frame.data_ref().map(|data| &**data).unwrap_or_default());
-            }
-            Ok((status, body))
-        };
-        let late = || unreachable(format!("no answer within {} s", self.timeout.as_secs()));
-        let (status, body) = tokio::time::timeout(self.timeout, exchanged).await.map_err(|_| late())??;
-        if status < 300 { Ok(body) } else { Err(refused(what, status, &body)) }
+            .map_err(|e| Failed { why: format!("not a request: {e}"), broke: false })?;
+        let answer =
+            self.client.send(request).await.map_err(|e| Failed { why: chain(&e), broke: broke(&e) })?;
+        let status = answer.status().as_u16();
+        let mut frames = Limited::new(answer.into_body(), MAX_BODY_BYTES);
+        let mut body = Vec::new(); // grown as it comes: a large page is in memory once
+        while let Some(frame) = frames.frame().await {
+            let frame = frame
+                .map_err(|e| Failed { why: format!("read the answer: {}", chain(&*e)), broke: broke(&*e) })?;
+            body.extend_from_slice(frame.data_ref().map(|data| &**data).unwrap_or_default());
+        }
+        Ok((status, body))
     }
 
     /// Follows a watch such as `/api/v1/pods?watch=1&resourceVersion=7` until it ends; `T` may take a few fields only.
@@ -343,6 +369,32 @@ pub fn query(text: &str) -> String {
         }
     }
     query
+}
+
+/// Why one exchange came to nothing.
+struct Failed {
+    why: String,
+    /// The connection was there, and ended.
+    broke: bool,
+}
+
+/// Whether an error is that of a connection that ended early: not one that was never accepted.
+fn broke(error: &(dyn std::error::Error + 'static)) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    std::iter::successors(Some(error), |error| error.source()).any(|error| {
+        let hyper = error.downcast_ref::<hyper::Error>();
+        let io = error.downcast_ref::<std::io::Error>();
+        io.is_some_and(ended)
+            || hyper.is_some_and(|error| error.is_incomplete_message() || error.is_canceled())
+    })
+}
+
+/// An error may stand in another that has no kind of its own.
+fn ended(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let inner = || error.get_ref()?.downcast_ref::<std::io::Error>();
+    let own = matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof);
+    own || inner().is_some_and(ended)
 }
 
 /// What a Status says; a body that is none is quoted by its start.
