@@ -380,7 +380,6 @@ struct Failed {
 
 /// Whether an error is that of a connection that ended early: not one that was never accepted.
 fn broke(error: &(dyn std::error::Error + 'static)) -> bool {
-    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     std::iter::successors(Some(error), |error| error.source()).any(|error| {
         let hyper = error.downcast_ref::<hyper::Error>();
         let io = error.downcast_ref::<std::io::Error>();
