@@ -30,6 +30,8 @@ pub struct EtcdConfig {
     pub quota_bytes: Option<u64>,
     /// How to talk to it from its own host.
     pub endpoint: EtcdEndpoint,
+    /// Where it listens to its peers, as seen from its own host, with its own identity towards them.
+    pub peer_endpoint: EtcdEndpoint,
     /// Where it is defined.
     pub defined_in: EtcdDefinition,
 }

@@ -187,9 +187,9 @@ pub enum Step {
     /// Wait until etcd answers its peers, some seconds at most. A member that starts first asks each of the others for its
     /// hash (`InitialCorruptCheck`, which kubeadm turns on) and serves nobody until it has an answer: two that start at
     /// once would each wait for the other until that times out.
-    WaitPeerPort {
-        /// Address and port where this host's member listens to its peers.
-        address: String,
+    WaitPeersServed {
+        /// Where this host's member listens to its peers.
+        endpoint: EtcdEndpoint,
     },
     /// Delete the address leases of API servers that no longer run (`/registry/masterleases/`).
     DeleteStaleMasterleases {

@@ -7,7 +7,7 @@ use crate::survey::{Context, Member, kubelet_unit, unit_of};
 use crate::unit::edit_unit_files;
 use crate::words::and_list;
 use rekindle_model::diagnosis::ComponentVerdict;
-use rekindle_model::etcd::EtcdDefinition;
+use rekindle_model::etcd::{EtcdConfig, EtcdDefinition};
 use rekindle_model::host::{Component, HostFacts, Layout, ManifestFacts};
 use rekindle_model::plan::Phase;
 use rekindle_model::step::{Reversibility, Step};
@@ -241,6 +241,13 @@ fn manifest_settings(
         text,
         mode: MANIFEST_MODE,
     }))
+}
+
+/// Waits until a member answers its peers, before the next one is started.
+pub(crate) fn add_wait_peers_served(steps: &mut Steps, host: &HostId, config: &EtcdConfig) {
+    let summary = format!("wait until member {} answers its peers", config.name);
+    let step = Step::WaitPeersServed { endpoint: config.peer_endpoint.clone() };
+    steps.add(Some(host), Phase::Start, Reversibility::Reversible, summary, step);
 }
 
 /// Waits for a component's health on a host.

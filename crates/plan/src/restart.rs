@@ -6,7 +6,7 @@
 use crate::build::Steps;
 use crate::parts::{
     add_found_manifest, add_repair, add_start_unit, add_stop_unit, add_wait_component, add_wait_nodes,
-    has_api_server,
+    add_wait_peers_served, has_api_server,
 };
 use crate::parts_plan::{Parts, assemble};
 use crate::refuse;
@@ -187,8 +187,10 @@ impl<'c, 'a> Starts<'c, 'a> {
         self.context.verdict(&host.id).is_some_and(MemberVerdict::is_lost)
     }
 
-    /// Repairs, puts back and starts; ends when the members that were stopped answer in a quorum.
+    /// Repairs, puts back and starts, members one after the other; ends when those that were stopped answer in a quorum.
     pub(crate) fn add_etcd(&self, steps: &mut Steps, survey: &Survey<'_>) {
+        let mut members: Vec<_> = survey.members.iter().filter(|m| self.etcd_stopped(m.host)).collect();
+        members.sort_by_key(|member| self.hosts.iter().position(|host| host.id == member.host.id));
         steps.stage();
         for host in self.hosts.iter().filter(|h| !self.is_replaced(h)) {
             for component in Component::ALL {
@@ -206,9 +208,14 @@ impl<'c, 'a> Starts<'c, 'a> {
                 Layout::Units => self.add_etcd_unit(steps, host),
                 Layout::StaticPods | Layout::None => self.add_kubelet(steps, host),
             }
+            // the last one is followed by none
+            if let Some(member) = members.iter().rev().skip(1).find(|m| m.host.id == host.id) {
+                add_wait_peers_served(steps, &host.id, member.config);
+                steps.stage();
+            }
         }
         steps.stage();
-        for member in survey.members.iter().filter(|m| self.etcd_stopped(m.host)) {
+        for member in members {
             let step = Step::ProveMember { endpoint: member.config.endpoint.clone(), members: survey.voters };
             let summary = format!("wait until member {} answers in a quorum", member.config.name);
             steps.add(Some(&member.host.id), Phase::Verify, Reversibility::Reversible, summary, step);

@@ -11,8 +11,9 @@ use camino::{Utf8Path, Utf8PathBuf};
 use http::{Request, Uri, header};
 use http_body_util::{BodyExt as _, Limited};
 use kube::client::Body;
-use kube::config::{Config, KubeConfigOptions, Kubeconfig};
+use kube::config::{AuthInfo, Config, KubeConfigOptions, Kubeconfig};
 use rekindle_model::HostPath;
+use rekindle_model::etcd::EtcdEndpoint;
 use rekindle_model::seen::chain;
 use std::io::Read as _;
 use std::net::{IpAddr, UdpSocket};
@@ -22,6 +23,8 @@ use std::time::Duration;
 const MAX_BODY_BYTES: usize = 32 << 20;
 /// Longest kubeconfig.
 const MAX_KUBECONFIG_BYTES: u64 = 4 << 20;
+/// Longest wait for one answer of a member to its peers.
+const PEER_TIMEOUT: Duration = Duration::from_secs(2);
 /// A name that kubeadm and every other installer puts into the certificate of an API server: pods reach it by that.
 const API_SERVER_NAME: &str = "kubernetes";
 
@@ -55,6 +58,34 @@ pub async fn api(request: &ApiRequest, root: &Utf8Path) -> Outcome<HttpAnswer> {
 /// `Refused`: the host of the URL is neither `localhost` nor an address of this machine (an unverified certificate
 /// says nothing about who answers elsewhere). `Unavailable`: no connection or no answer in time.
 pub async fn http_get(url: &str, timeout_ms: u64) -> Outcome<HttpAnswer> {
+    get_here(url, None, Duration::from_millis(timeout_ms)).await
+}
+
+/// Whether the etcd of this machine answers its peers: it does so once its own checks at the start are over, while its
+/// port takes connections and shakes hands before (etcd `server/embed/etcd.go`, `servePeers`).
+///
+/// # Errors
+/// An endpoint that is not this machine's, an identity that can't be read or is not accepted.
+pub async fn serves_peers(endpoint: &EtcdEndpoint, root: &Utf8Path) -> Outcome<bool> {
+    let root = Root::new(root);
+    let resolved = |path: &HostPath| root.resolve(path).map(Utf8PathBuf::into_string);
+    let mut identity = None;
+    if let (Some(cert), Some(key)) = (&endpoint.cert, &endpoint.key) {
+        identity = Some(AuthInfo {
+            client_certificate: Some(resolved(cert)?),
+            client_key: Some(resolved(key)?),
+            ..AuthInfo::default()
+        });
+    }
+    let url = format!("{}/version", endpoint.url.trim_end_matches('/'));
+    match get_here(&url, identity, PEER_TIMEOUT).await {
+        Ok(_) => Ok(true),
+        Err(fault) if fault.kind == HostErrorKind::Unavailable => Ok(false),
+        Err(fault) => Err(fault),
+    }
+}
+
+async fn get_here(url: &str, identity: Option<AuthInfo>, timeout: Duration) -> Outcome<HttpAnswer> {
     let uri: Uri = url.parse().map_err(|e| Fault::failed(format!("{url}: not a URL: {e}")))?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) {
         return Err(Fault::failed(format!("{url}: neither http nor https")));
@@ -62,13 +93,13 @@ pub async fn http_get(url: &str, timeout_ms: u64) -> Outcome<HttpAnswer> {
     if !is_this_machine(uri.host().unwrap_or_default()) {
         return Err(Fault::refused(format!("{url}: not an address of this machine")));
     }
-    let timeout = Duration::from_millis(timeout_ms);
     let path = uri.path_and_query().map_or("/", |p| p.as_str()).to_owned();
     let mut server = uri.into_parts();
     server.path_and_query = Some(http::uri::PathAndQuery::from_static("/"));
     let server = Uri::from_parts(server).map_err(|e| Fault::failed(format!("{url}: not a URL: {e}")))?;
     let mut config = Config::new(server);
     config.accept_invalid_certs = true;
+    config.auth_info = identity.unwrap_or_default();
     config.root_cert = Some(Vec::new()); // none at all, so that no store of the system is looked for
     config.connect_timeout = Some(timeout);
     let request = Request::get(path).body(Body::empty());

@@ -88,8 +88,8 @@ pub enum Request {
     Api(ApiRequest),
     /// A plain HTTP(S) GET on this host, certificate not verified (health endpoints on loopback).
     HttpGet { url: String, timeout_ms: u64 },
-    /// Whether a port of this host shows a certificate: then who listens there serves.
-    ShowsCertificate { address: String },
+    /// Whether the etcd of this host answers its peers. Its port is open, and shakes hands, long before.
+    ServesPeers { endpoint: EtcdEndpoint },
     /// Certificates in files (below `pki_dir`, in kubeadm's kubeconfigs, of kubelet), and those served at these addresses
     /// of this host. Of keys only digests of their public halves are told.
     Certificates { pki_dir: HostPath, served: Vec<ServedCertificate> },
@@ -271,8 +271,8 @@ pub enum Reply {
     Pairs(#[serde(with = "crate::base64_bytes::pairs")] Vec<(String, Vec<u8>)>),
     /// To `Api` and `HttpGet`.
     Http(HttpAnswer),
-    /// To `ShowsCertificate`.
-    Shows(bool),
+    /// To `ServesPeers`.
+    Serves(bool),
     /// To `Certificates`.
     Certificates(Box<CertificateFacts>),
     /// To `RequestCertificates` and `SignCertificates`: PEM by name.
@@ -523,9 +523,9 @@ impl dyn Host + '_ {
     pub async fn http_get(&self, url: &str, timeout_ms: u64) -> Result<HttpAnswer, HostError> {
         ask!(self, Request::HttpGet { url: url.into(), timeout_ms }, Reply::Http(v) => v)
     }
-    /// See [`Request::ShowsCertificate`].
-    pub async fn shows_certificate(&self, address: &str) -> Result<bool, HostError> {
-        ask!(self, Request::ShowsCertificate { address: address.into() }, Reply::Shows(v) => v)
+    /// See [`Request::ServesPeers`].
+    pub async fn serves_peers(&self, endpoint: &EtcdEndpoint) -> Result<bool, HostError> {
+        ask!(self, Request::ServesPeers { endpoint: endpoint.clone() }, Reply::Serves(v) => v)
     }
     /// See [`Request::Certificates`].
     pub async fn certificates(

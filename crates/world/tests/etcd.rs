@@ -8,6 +8,7 @@ mod cluster;
 use cluster::{Folder, Member, Pki, initial_cluster, start_cluster};
 use rekindle_model::etcd::{EtcdEndpoint, EtcdMember, HashKv};
 use rekindle_model::{HostPath, Seen};
+use rekindle_world::api::serves_peers;
 use rekindle_world::etcd_client::{call, live};
 use rekindle_world::fault::Outcome;
 use rekindle_world::host::{EtcdCall, HostErrorKind, Reply, Saved};
@@ -285,4 +286,44 @@ async fn certificate_trouble_is_told_apart_from_down() {
     let seen = live(&EtcdEndpoint { url, cacert: None, cert: None, key: None }, "/".into()).await;
     assert!(asked.elapsed() < Duration::from_secs(6), "took {:?}", asked.elapsed());
     assert!(seen.status.known().is_none() && seen.quorum.known().is_none());
+}
+
+// A member that starts asks the others for their hashes before it serves them, as kubeadm has it configured. One of the
+// others takes the connection and says nothing, as one does that is itself asking: meanwhile the port of the first is
+// open and shakes hands, and yet nobody is served there. That is told, and the moment when it ends. A member that starts
+// in that time would wait, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_peer_port_is_not_yet_a_served_one() {
+    let (etcd, folder) = (etcd_line("3.6").unwrap(), Folder::new());
+    let pki = Pki::new(&folder.path().join("pki"));
+    pki.issue("server", &["127.0.0.1"], false);
+    let mut members: Vec<_> =
+        ["m1", "m2"].iter().map(|name| Member::new(folder.path(), name, None)).collect();
+    for member in &mut members {
+        member.peer_tls = Some(pki.dir.clone());
+        member.flags = vec!["--feature-gates=InitialCorruptCheck=true".into()];
+    }
+    let initial = initial_cluster(&members);
+    members.iter_mut().for_each(|member| member.start(&etcd, &initial, "new"));
+    members.iter().for_each(|member| member.wait_ready(&etcd));
+    let endpoint = members[0].peer_endpoint();
+    assert!(serves_peers(&endpoint, "/".into()).await.unwrap());
+    members.iter_mut().for_each(Member::kill);
+    assert!(!serves_peers(&endpoint, "/".into()).await.unwrap(), "nobody is there");
+
+    let silent = std::net::TcpListener::bind(("127.0.0.1", members[1].peer_port)).unwrap();
+    members[0].start(&etcd, &initial, "existing");
+    let port = members[0].peer_port;
+    let wait = Duration::from_secs(10);
+    testbed::cmd::wait_for("the open port", wait, || {
+        Ok(std::net::TcpStream::connect(("127.0.0.1", port)).ok())
+    })
+    .unwrap();
+    assert!(!serves_peers(&endpoint, "/".into()).await.unwrap(), "it is asking the silent one");
+    drop(silent);
+    let start = Instant::now();
+    while !serves_peers(&endpoint, "/".into()).await.unwrap() {
+        assert!(start.elapsed() < Duration::from_secs(30), "it never serves its peers");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }

@@ -105,7 +105,7 @@ async fn pass(mut client: TcpStream, mut server: TcpStream, pieces: Option<usize
     let ended_here = async {
         for _ in 0..pieces {
             let length = from_client.read(&mut buffer).await.unwrap();
-            to_server.write_all(&buffer[..length]).await.unwrap();
+            to_server.write_all(buffer.get(..length).unwrap()).await.unwrap();
         }
     };
     tokio::select! {

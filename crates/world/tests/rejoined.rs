@@ -45,6 +45,7 @@ async fn observe(members: &[Member]) -> Inventory {
             initial_cluster_state: String::new(),
             initial_cluster_token: String::new(),
             quota_bytes: None,
+            peer_endpoint: endpoint.clone(),
             endpoint,
             defined_in: EtcdDefinition::Manifest("/etc/kubernetes/manifests/etcd.yaml".into()),
         });

@@ -4,6 +4,7 @@ use super::Restore;
 use crate::build::Steps;
 use crate::parts::{
     CLIENTS, add_settings, add_start_unit, add_stop_clients, add_stop_containers, add_stop_unit,
+    add_wait_peers_served,
 };
 use crate::paths::{Swap, file_part};
 use crate::saves::save_step;
@@ -154,12 +155,8 @@ impl Restore<'_, '_> {
         for (number, (member, reload)) in (1..).zip(members.iter().zip(reloads)) {
             steps.stage();
             self.add_start_etcd(steps, member, *reload);
-            if let Some(address) = peer_address(&member.config.peer_urls)
-                && number < members.len()
-            {
-                let summary = format!("wait until member {} answers its peers", member.config.name);
-                let step = Step::WaitPeerPort { address };
-                steps.add(Some(&member.host.id), Phase::Start, Reversibility::Reversible, summary, step);
+            if number < members.len() {
+                add_wait_peers_served(steps, &member.host.id, member.config);
             }
         }
         steps.stage();
@@ -184,11 +181,4 @@ impl Restore<'_, '_> {
             }
         }
     }
-}
-
-/// Address and port of the first peer URL that names both and speaks TLS: a port without TLS shows no certificate.
-fn peer_address(urls: &[String]) -> Option<String> {
-    let addresses = urls.iter().filter_map(|url| url.strip_prefix("https://"));
-    let mut addresses = addresses.map(|rest| rest.trim_end_matches('/'));
-    addresses.find(|address| address.parse::<std::net::SocketAddr>().is_ok()).map(str::to_owned)
 }

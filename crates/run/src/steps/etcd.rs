@@ -1,4 +1,4 @@
-//! Looks at a running etcd that several steps need, and `WaitPeerPort`.
+//! Looks at a running etcd that several steps need, and `WaitPeersServed`.
 
 use super::context::{Ctx, Polled, outputs};
 use crate::error::StepError;
@@ -7,18 +7,19 @@ use rekindle_model::event::Outputs;
 use rekindle_world::host::HostErrorKind;
 use std::time::Duration;
 
-/// Longest wait for a member to serve its peers: longer than etcd's own checks at its start take when nobody answers.
-const SERVES: Duration = Duration::from_secs(20);
+/// Longest wait for a member to serve its peers: etcd's own checks at its start take 15 s when nobody answers, and a store
+/// of 8 GB as long to be read.
+const SERVES: Duration = Duration::from_secs(60);
 const EVERY: Duration = Duration::from_millis(50);
 
-/// Waits until a member shows its certificate to peers. One that does not, or can't be asked, holds up nothing for long:
-/// the proof of the member decides, not this.
-pub(super) async fn wait_peer_port(ctx: &Ctx<'_>, address: &str) -> Result<Outputs, StepError> {
+/// Waits until a member answers its peers. One that does not, or can't be asked, holds up nothing for long: the proof of
+/// the member decides, not this.
+pub(super) async fn wait_peers_served(ctx: &Ctx<'_>, endpoint: &EtcdEndpoint) -> Result<Outputs, StepError> {
     let served = ctx
         .poll("etcd to serve its peers", EVERY, SERVES, || async {
-            match ctx.host.shows_certificate(address).await {
+            match ctx.host.serves_peers(endpoint).await {
                 Ok(true) => Ok(Polled::Ready(true)),
-                Ok(false) => Ok(Polled::Pending(format!("{address} shows no certificate yet"))),
+                Ok(false) => Ok(Polled::Pending(format!("{} does not answer yet", endpoint.url))),
                 Err(error) if error.kind == HostErrorKind::Unreachable => Err(error.into()),
                 Err(_) => Ok(Polled::Ready(false)),
             }

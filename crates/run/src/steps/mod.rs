@@ -68,7 +68,7 @@ pub(crate) async fn apply(ctx: &Ctx<'_>) -> Result<Outputs, StepError> {
         Step::StartUnit { unit, reload } => services::start_unit(ctx, unit, *reload).await,
         Step::StopContainers { components } => services::stop_containers(ctx, components).await,
         Step::ProveMember { endpoint, members } => prove::prove_member(ctx, endpoint, *members).await,
-        Step::WaitPeerPort { address } => etcd::wait_peer_port(ctx, address).await,
+        Step::WaitPeersServed { endpoint } => etcd::wait_peers_served(ctx, endpoint).await,
         Step::DeleteStaleMasterleases { endpoint } => leases::delete_masterleases(ctx, endpoint).await,
         Step::WaitApiReady {} => api::wait_ready(ctx).await,
         Step::ReleaseLeaderLeases { leases } => leases::release(ctx, leases).await,
@@ -155,7 +155,7 @@ pub(crate) async fn undo(ctx: &Ctx<'_>) -> Result<(), StepError> {
         | Step::BuildDb { .. }
         | Step::StopContainers { .. }
         | Step::ProveMember { .. }
-        | Step::WaitPeerPort { .. }
+        | Step::WaitPeersServed { .. }
         | Step::DeleteStaleMasterleases { .. }
         | Step::WaitApiReady {}
         | Step::ReleaseLeaderLeases { .. }

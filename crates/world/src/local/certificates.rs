@@ -38,10 +38,6 @@ const KUBECONFIGS: [&str; 5] =
 
 pub(super) fn answer(root: &Root, request: Request) -> Outcome<Reply> {
     match request {
-        Request::ShowsCertificate { address } => {
-            let shows = || crate::tls::served_certificate(&address).known().is_some();
-            Ok(Reply::Shows(root.is_running_machine() && shows()))
-        }
         Request::Certificates { pki_dir, mut served } => {
             let mut facts = facts(&Files(root), &pki_dir);
             if root.is_running_machine() {

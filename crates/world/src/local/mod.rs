@@ -109,8 +109,10 @@ impl LocalHost {
             Request::HttpGet { url, timeout_ms } => {
                 crate::api::http_get(&url, timeout_ms).await.map(Reply::Http)
             }
-            Request::ShowsCertificate { .. }
-            | Request::Certificates { .. }
+            Request::ServesPeers { endpoint } => {
+                crate::api::serves_peers(&endpoint, self.root.path()).await.map(Reply::Serves)
+            }
+            Request::Certificates { .. }
             | Request::RequestCertificates { .. }
             | Request::SignCertificates { .. }
             | Request::StageCertificates { .. } => {

@@ -41,12 +41,16 @@ impl Settings {
 
     /// Certificate files of the client port.
     pub(super) fn client_tls(&self) -> TlsFiles {
-        if let Some(file) = &self.file {
-            let section = file.get("client-transport-security");
-            let get = |name: &str| section.and_then(|s| text(s.get(name)?));
-            return TlsFiles { ca: get("trusted-ca-file"), cert: get("cert-file"), key: get("key-file") };
-        }
-        TlsFiles { ca: self.get("trusted-ca-file"), cert: self.get("cert-file"), key: self.get("key-file") }
+        self.tls("", "client-transport-security")
+    }
+
+    /// Files by flags with a prefix, or in a section of the configuration file.
+    fn tls(&self, prefix: &str, section: &str) -> TlsFiles {
+        let get = |name: &str| match &self.file {
+            Some(file) => text(file.get(section)?.get(name)?),
+            None => self.get(&format!("{prefix}{name}")),
+        };
+        TlsFiles { ca: get("trusted-ca-file"), cert: get("cert-file"), key: get("key-file") }
     }
 
     /// The whole configuration. `on_host` resolves etcd's paths to the host's; the endpoint has no client identity yet.
@@ -68,6 +72,7 @@ impl Settings {
         let peer_urls = urls("initial-advertise-peer-urls", "http://localhost:2380");
         let own = || peer_urls.iter().map(|url| (name.clone(), url.clone())).collect();
         let initial_cluster = self.get("initial-cluster").map_or_else(own, |text| pairs(&text));
+        let peer_tls = self.tls("peer-", "peer-transport-security");
         let wal_dir = self.get("wal-dir").filter(|dir| *dir != format!("{data_dir}/member/wal"));
         Ok(EtcdConfig {
             data_dir: on_host(&data_dir),
@@ -82,6 +87,12 @@ impl Settings {
                 cacert: None,
                 cert: None,
                 key: None,
+            },
+            peer_endpoint: EtcdEndpoint {
+                url: endpoint(&urls("listen-peer-urls", "http://localhost:2380")),
+                cacert: peer_tls.ca.as_deref().map(on_host),
+                cert: peer_tls.cert.as_deref().map(on_host),
+                key: peer_tls.key.as_deref().map(on_host),
             },
             name,
             peer_urls,
@@ -131,6 +142,7 @@ mod tests {
     fn flags() {
         let command = "etcd --name=cp-1 --data-dir=/var/lib/etcd --initial-advertise-peer-urls=https://10.0.0.1:2380 \
                        --listen-client-urls=https://10.0.0.1:2379,https://127.0.0.1:2379 --trusted-ca-file=/pki/ca.crt \
+                       --listen-peer-urls=https://10.0.0.1:2380 --peer-cert-file=/pki/peer.crt \
                        --initial-cluster=cp-1=https://10.0.0.1:2380,cp-2=https://10.0.0.2:2380 --quota-backend-bytes=8589934592";
         let settings = Settings { command: words::split(command), environment: BTreeMap::new(), file: None };
         let found = config(&settings);
@@ -138,6 +150,9 @@ mod tests {
         assert_eq!(found.initial_cluster.len(), 2);
         assert_eq!(found.quota_bytes, Some(8_589_934_592));
         assert_eq!(settings.client_tls().ca.as_deref(), Some("/pki/ca.crt"));
+        let peer = &found.peer_endpoint;
+        assert_eq!((peer.url.as_str(), peer.cacert.as_ref()), ("https://10.0.0.1:2380", None));
+        assert_eq!(peer.cert, Some(HostPath::from("/pki/peer.crt")));
     }
 
     // Variables count where no flag is given; a configuration file silences both.
@@ -151,11 +166,13 @@ mod tests {
         let settings = Settings { command: command.clone(), environment: environment.clone(), file: None };
         assert_eq!((config(&settings).name.as_str(), config(&settings).data_dir.as_str()), ("b", "/d"));
         let file = serde_json::json!({"name": "c", "data-dir": "/f", "quota-backend-bytes": 5,
-            "client-transport-security": {"cert-file": "/c.crt"}});
+            "client-transport-security": {"cert-file": "/c.crt"},
+            "peer-transport-security": {"key-file": "/p.key"}});
         let settings = Settings { command, environment, file: Some(file) };
         let found = config(&settings);
         assert_eq!((found.name.as_str(), found.data_dir.as_str(), found.quota_bytes), ("c", "/f", Some(5)));
         assert_eq!(settings.client_tls().cert.as_deref(), Some("/c.crt"));
+        assert_eq!(found.peer_endpoint.key, Some(HostPath::from("/p.key")));
         assert_eq!(found.initial_cluster, [("c".to_owned(), "http://localhost:2380".to_owned())]);
     }
 }

@@ -79,9 +79,7 @@ impl SimHost {
             }),
             Request::Api(request) => self.with(|s| s.api(&self.id, &request).map(Reply::Http)),
             Request::HttpGet { url, .. } => self.with(|s| s.http_get(&self.id, &url).map(Reply::Http)),
-            Request::ShowsCertificate { .. } => {
-                self.with(|s| Ok(Reply::Shows(s.etcd_serves_peers(&self.id))))
-            }
+            Request::ServesPeers { .. } => self.with(|s| Ok(Reply::Serves(s.etcd_serves_peers(&self.id)))),
             Request::Processes { .. } => Ok(Reply::Processes(Vec::new())),
             Request::Journal { .. } => Ok(Reply::Lines(Vec::new())),
             other => self.file(other).await,

@@ -72,6 +72,10 @@ pub(crate) struct Member {
     pub(crate) client_port: u16,
     pub(crate) peer_port: u16,
     pub(crate) tls: Option<Utf8PathBuf>,
+    /// Folder of the identity towards peers; they speak plain HTTP without.
+    pub(crate) peer_tls: Option<Utf8PathBuf>,
+    /// Flags more.
+    pub(crate) flags: Vec<String>,
     process: Option<Child>,
 }
 
@@ -79,11 +83,14 @@ impl Member {
     pub(crate) fn new(dir: &Utf8Path, name: &str, tls: Option<Utf8PathBuf>) -> Self {
         let ports = [testbed::ports::free(), testbed::ports::free()];
         let dir = dir.join(name);
-        Self { name: name.into(), dir, client_port: ports[0], peer_port: ports[1], tls, process: None }
+        let [client_port, peer_port] = ports;
+        let (name, flags) = (name.into(), Vec::new());
+        Self { name, dir, client_port, peer_port, tls, peer_tls: None, flags, process: None }
     }
 
     pub(crate) fn peer_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.peer_port)
+        let scheme = if self.peer_tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}", self.peer_port)
     }
 
     pub(crate) fn url(&self) -> String {
@@ -102,6 +109,17 @@ impl Member {
         }
     }
 
+    /// How its peers reach it, with its own identity.
+    pub(crate) fn peer_endpoint(&self) -> EtcdEndpoint {
+        let file = |name: &str| self.peer_tls.as_ref().map(|dir| HostPath(dir.join(name)));
+        EtcdEndpoint {
+            url: self.peer_url(),
+            cacert: file("ca.crt"),
+            cert: file("server.crt"),
+            key: file("server.key"),
+        }
+    }
+
     pub(crate) fn start(&mut self, etcd: &Etcd, initial_cluster: &str, state: &str) {
         let log = std::fs::File::create(self.dir.with_extension("log")).unwrap();
         let mut command = Command::new(&etcd.etcd);
@@ -116,6 +134,12 @@ impl Member {
             command.args(["--client-cert-auth", "--trusted-ca-file", &file("ca.crt")]);
             command.args(["--cert-file", &file("server.crt"), "--key-file", &file("server.key")]);
         }
+        if let Some(tls) = &self.peer_tls {
+            let file = |name: &str| tls.join(name).into_string();
+            command.args(["--peer-client-cert-auth", "--peer-trusted-ca-file", &file("ca.crt")]);
+            command.args(["--peer-cert-file", &file("server.crt"), "--peer-key-file", &file("server.key")]);
+        }
+        command.args(&self.flags);
         self.process = Some(command.spawn().unwrap());
     }
 
