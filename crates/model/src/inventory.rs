@@ -25,6 +25,9 @@ pub struct Inventory {
     pub earlier_runs: Vec<EarlierRun>,
 }
 
+/// The label of `kube-system` by which the people of a cluster allow that drills break it: its value is `allowed`.
+pub const DRILL_LABEL: &str = "rekindle.dev/drill";
+
 /// What the API tells of the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -35,6 +38,9 @@ pub struct ClusterFacts {
     pub endpoint_readyz: Seen<u16>,
     /// UID of `kube-system`.
     pub kube_system_uid: Seen<String>,
+    /// Value of the label [`DRILL_LABEL`] of `kube-system`; empty when it is not there.
+    #[serde(default)]
+    pub drill_label: Seen<String>,
     /// Nodes.
     pub nodes: Seen<Vec<NodeFacts>>,
     /// Leader leases of `kube-system` (`kube-controller-manager`, `kube-scheduler`).

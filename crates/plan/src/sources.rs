@@ -140,6 +140,12 @@ fn check<'a>(context: &Context<'_>, candidate: &'a SourceCandidate) -> Result<&'
     Ok(facts)
 }
 
+/// Whether a file at hand may be restored.
+pub(crate) fn snapshot_at_hand(context: &Context<'_>) -> bool {
+    let is_file = |candidate: &&SourceCandidate| host_of(&candidate.kind).is_none();
+    context.inventory.sources.iter().filter(is_file).any(|candidate| check(context, candidate).is_ok())
+}
+
 /// The host a candidate lies on; none for files at hand.
 pub(crate) fn host_of(kind: &SourceKind) -> Option<&HostId> {
     match kind {

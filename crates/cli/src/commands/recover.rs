@@ -20,7 +20,23 @@ use rekindle_world::World;
 use rekindle_world::observe::observe;
 use std::sync::Arc;
 
+/// What came of a recovery.
+pub(super) enum Ended {
+    /// It was carried out.
+    Run(Box<RunReport>),
+    /// There was no plan, or it was only to be shown.
+    Planned(PlanOutcome),
+}
+
 pub(super) fn run(args: &Recover, output: &Output) -> Result<Exit, Failure> {
+    match recover(args, output)? {
+        Ended::Run(report) => finish(&report, output),
+        Ended::Planned(outcome) => show(&outcome, output),
+    }
+}
+
+/// Observes, diagnoses, plans, asks, executes.
+pub(super) fn recover(args: &Recover, output: &Output) -> Result<Ended, Failure> {
     let runtime = connect::runtime()?;
     runtime.block_on(managed::refuse(&args.hosts, "recover", managed::LOST_OBJECTS, output))?;
     let world = runtime.block_on(connect::world(&args.hosts))?;
@@ -31,9 +47,10 @@ pub(super) fn run(args: &Recover, output: &Output) -> Result<Exit, Failure> {
     let made = runtime.block_on(make(&world, &args.hosts, &args.restore, run_id, output))?;
     let ended = match (&made.outcome, turn) {
         (PlanOutcome::Plan(plan), Some(turn)) => {
-            carry_out(&runtime, &world, plan, &made, turn, &args.consent, output)
+            let report = run_plan(&runtime, &world, plan, &made, turn, &args.consent, output);
+            report.map(|report| Ended::Run(Box::new(report)))
         }
-        _ => show(&made.outcome, output),
+        (outcome, _) => Ok(Ended::Planned(outcome.clone())),
     };
     if !run_dir.exists() {
         // no run was begun that may need it again; it holds every secret of the cluster, or was never there
@@ -88,6 +105,19 @@ pub(super) fn carry_out(
     agreed: &Consent,
     output: &Output,
 ) -> Result<Exit, Failure> {
+    finish(&run_plan(runtime, world, plan, made, turn, agreed, output)?, output)
+}
+
+/// Shows the plan, asks, executes.
+pub(super) fn run_plan(
+    runtime: &tokio::runtime::Runtime,
+    world: &World,
+    plan: &Plan,
+    made: &Made,
+    turn: Turn,
+    agreed: &Consent,
+    output: &Output,
+) -> Result<RunReport, Failure> {
     output.say(&render::plan::plan(plan));
     let asked_ms = rekindle_run::now_ms();
     let consented = consent::ask(agreed, output, "Carry out this plan?")?;
@@ -110,13 +140,12 @@ fn execute(
     options: RunOptions,
     _consented: consent::Consented,
     output: &Output,
-) -> Result<Exit, Failure> {
+) -> Result<RunReport, Failure> {
     let renderer = Arc::new(Renderer::new(output));
     let sink: rekindle_run::Sink = Arc::new(move |event| renderer.show(event));
-    let report = runtime
+    runtime
         .block_on(rekindle_run::execute(plan, world, &options, &sink))
-        .map_err(|error| of_run(error, format!("run {} did not go through", plan.run_id)))?;
-    finish(&report, output)
+        .map_err(|error| of_run(error, format!("run {} did not go through", plan.run_id)))
 }
 
 /// Prints a report; the exit code tells how the run ended.

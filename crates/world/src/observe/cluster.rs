@@ -6,7 +6,7 @@ use super::{ETCD_DOWN, EtcdDown};
 use crate::World;
 use crate::host::{ApiRequest, Host};
 use rekindle_model::host::{ApiProbe, HostFacts};
-use rekindle_model::inventory::{ClusterFacts, LeaseFacts, NodeFacts};
+use rekindle_model::inventory::{DRILL_LABEL, ClusterFacts, LeaseFacts, NodeFacts};
 use rekindle_model::{HostPath, Seen};
 use serde_json::Value;
 
@@ -35,11 +35,12 @@ pub(super) async fn objects(
     let mut why =
         "no API server that was seen could answer: none serves, or none reaches its etcd".to_owned();
     for door in doors(world, facts, kubeconfig).await {
-        match uid(&door).await {
-            Ok(uid) => {
+        match namespace(&door).await {
+            Ok((uid, drill_label)) => {
                 let (nodes, leases) = tokio::join!(nodes(&door), leader_leases(&door));
                 return ClusterFacts {
                     kube_system_uid: Seen::Known(uid),
+                    drill_label: Seen::Known(drill_label),
                     nodes: unknown_if(nodes),
                     leader_leases: unknown_if(leases),
                     ..ClusterFacts::default()
@@ -50,6 +51,7 @@ pub(super) async fn objects(
     }
     ClusterFacts {
         kube_system_uid: Seen::Unknown(why.clone()),
+        drill_label: Seen::Unknown(why.clone()),
         nodes: Seen::Unknown(why.clone()),
         leader_leases: Seen::Unknown(why),
         ..ClusterFacts::default()
@@ -116,12 +118,13 @@ fn time_ms(text: &str) -> Option<i64> {
     text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond)
 }
 
-async fn uid(door: &Door<'_>) -> Result<String, String> {
+/// UID of `kube-system`, and its label for drills.
+async fn namespace(door: &Door<'_>) -> Result<(String, String), String> {
     let namespace = get(door, "/api/v1/namespaces/kube-system").await?;
-    Some(at(&namespace, "/metadata/uid"))
-        .filter(|u| !u.is_empty())
-        .map(str::to_owned)
-        .ok_or_else(|| "it has no UID".into())
+    let uid = Some(at(&namespace, "/metadata/uid")).filter(|uid| !uid.is_empty()).ok_or("it has no UID")?;
+    let labels = namespace.pointer("/metadata/labels");
+    let label = labels.and_then(|labels| labels.get(DRILL_LABEL)?.as_str());
+    Ok((uid.to_owned(), label.unwrap_or_default().to_owned()))
 }
 
 fn items(list: &Value) -> &[Value] {

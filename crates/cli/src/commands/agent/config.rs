@@ -123,6 +123,9 @@ struct DrillConfig {
     /// A drill that boots no API server has not passed.
     #[serde(default)]
     require_boot: bool,
+    /// Clusters that `drill run --scenario` may break: the UIDs of their namespace `kube-system`.
+    #[serde(default)]
+    clusters: Vec<String>,
 }
 
 /// What may be lost, and how long a recovery may take.
@@ -144,6 +147,7 @@ pub(in crate::commands) struct DrillDefaults {
     pub(in crate::commands) identity: Option<Utf8PathBuf>,
     pub(in crate::commands) bin_dir: Option<Utf8PathBuf>,
     pub(in crate::commands) require_boot: bool,
+    pub(in crate::commands) clusters: Vec<String>,
     pub(in crate::commands) rto_ms: Option<i64>,
     pub(in crate::commands) rpo_ms: Option<i64>,
 }
@@ -350,6 +354,7 @@ impl AgentConfig {
             credentials: self.vault_credentials.as_deref().map_or(Ok(Vec::new()), credentials)?,
             bin_dir: self.drill.as_ref().and_then(|drill| drill.bin_dir.clone()),
             require_boot: self.drill.as_ref().is_some_and(|drill| drill.require_boot),
+            clusters: self.drill.as_ref().map(|drill| drill.clusters.clone()).unwrap_or_default(),
             identity: self.drill.map(|drill| drill.identity),
             rto_ms: self.targets.rto_seconds.map(ms),
             rpo_ms: self.targets.rpo_seconds.map(ms),

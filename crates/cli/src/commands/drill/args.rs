@@ -1,8 +1,9 @@
 //! The flags of `rekindle drill`.
 
+use crate::args::{Consent, Hosts};
 use crate::commands::from::FromVault;
 use camino::Utf8PathBuf;
-use clap::{Args as ClapArgs, Subcommand};
+use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use jiff::Span;
 
 /// `rekindle drill`
@@ -16,7 +17,7 @@ pub(crate) struct Drill {
 #[derive(Debug, Subcommand)]
 pub(super) enum DrillVerb {
     /// Restore a backup into a sandbox that can't reach anything, boot etcd and an API server from it, compare every object,
-    /// and measure RTO and RPO. Touches no cluster.
+    /// and measure RTO and RPO. Touches no cluster, unless --scenario has one broken and recovered that is there for it.
     Run(Box<Run>),
     /// List earlier drills with their trend.
     History(History),
@@ -67,6 +68,39 @@ pub(super) struct Run {
     pub(super) scratch: Utf8PathBuf,
     #[command(flatten)]
     pub(super) reports: Reports,
+    #[command(flatten)]
+    pub(super) live: Live,
+}
+
+/// A drill on a living cluster.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Live {
+    /// No sandbox: break this cluster for real, recover it as after a failure, and measure. Refused unless the namespace
+    /// kube-system carries the label rekindle.dev/drill=allowed and its UID stands in `drill.clusters` of --config.
+    #[arg(
+        long,
+        value_enum,
+        requires = "config",
+        conflicts_with_all = ["bin_dir", "pki", "encryption_config", "check_command", "check_manifest", "require_boot"]
+    )]
+    pub(super) scenario: Option<Scenario>,
+    #[command(flatten)]
+    pub(super) hosts: Hosts,
+    #[command(flatten)]
+    pub(super) consent: Consent,
+}
+
+/// What is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Scenario {
+    /// Every etcd member loses its data.
+    DataLost,
+    /// So many of three or more members lose their data that no quorum is left.
+    QuorumLost,
+    /// One of three or more members loses its data.
+    MemberLost,
+    /// No data is lost: etcd's static pod loses its manifest, or the unit of the API server is stopped.
+    Stopped,
 }
 
 /// `rekindle drill history`

@@ -4,10 +4,11 @@
 //! vault or snapshot ──▶ run.rs: fetch, verify, restore (as `snapshot restore` does) ──▶ scratch folder
 //!                          keys.rs: PKI and settings of the newest bundle                  │
 //!                          programs.rs: etcd and kube-apiserver                            ▼
+//! scenario.rs: or a cluster that is there for it is broken and recovered, as two runs of the ordinary kind
 //! report.rs ◀── judge ◀── sandbox.rs ◀── what was seen ◀── inside/: boot, compare, check (no network but loopback)
 //!    └──▶ render.rs: Markdown, HTML          history.rs: earlier reports and their trend
 //! ```
-//! It is no journaled run: it changes nothing that anybody needs. Its folder goes with it; what a killed one leaves, the next
+//! A drill in the sandbox is no journaled run: it changes nothing that anybody needs. Its folder goes with it; what a killed one leaves, the next
 //! one removes.
 
 mod args;
@@ -19,6 +20,7 @@ mod render;
 mod report;
 mod run;
 mod sandbox;
+mod scenario;
 
 pub(crate) use args::Drill;
 pub(crate) use history::DrillHistory;
@@ -35,7 +37,10 @@ const BOOTS: &str = "an API server boots on it and is ready";
 
 pub(crate) fn run(args: Drill, output: &Output) -> Result<Exit, Failure> {
     match args.verb {
-        DrillVerb::Run(args) => run::run(*args, output),
+        DrillVerb::Run(args) => match args.live.scenario {
+            Some(scenario) => scenario::run(*args, scenario, output),
+            None => run::run(*args, output),
+        },
         DrillVerb::History(args) => history::run(&args, output),
         DrillVerb::Inside => inside::run(output),
     }

@@ -9,6 +9,9 @@ use std::fmt::Write;
 pub(super) fn text(report: &DrillReport, short: bool) -> String {
     let mut text = format!("drill {}  {}\n", time(report.started_ms), verdict(report));
     let _ = writeln!(text, "of {}", report.source.place);
+    if let Some(living) = living(report) {
+        let _ = writeln!(text, "{living}");
+    }
     for check in report.checks.iter().filter(|check| !short || check.result != CheckResult::Passed) {
         let detail = if check.detail.is_empty() { String::new() } else { format!(": {}", check.detail) };
         let _ = writeln!(text, "{} {}{detail}", mark(check), check.name);
@@ -28,6 +31,9 @@ pub(super) fn document(report: &DrillReport) -> Document {
         "Restored from {} on {}{bundle}. Drill {}.",
         report.source.place, report.host, report.id
     ));
+    if let Some(living) = living(report) {
+        document.text(living);
+    }
     if let Some(point) = &report.source.point {
         document.text(format!("{point}, {}; {}", point.made_of(), point.proof));
     }
@@ -67,6 +73,13 @@ pub(super) fn document(report: &DrillReport) -> Document {
     document
 }
 
+/// What was done to a living cluster.
+fn living(report: &DrillReport) -> Option<String> {
+    let scenario = report.scenario.as_ref()?;
+    let runs: Vec<&str> = report.runs.iter().map(|run| run.0.as_str()).collect();
+    Some(format!("A living cluster was broken ({scenario}) and recovered: runs {}.", runs.join(" and ")))
+}
+
 fn verdict(report: &DrillReport) -> String {
     match (report.outcome, &report.failure) {
         (Outcome::Passed, _) => match unproved(report) {
@@ -98,7 +111,8 @@ fn figures(report: &DrillReport) -> Vec<(String, String)> {
     let mut figures: Vec<(String, String)> = Vec::new();
     let mut add = |what: &str, figure: String| figures.push((what.into(), figure));
     let target = |ms: Option<i64>| ms.map_or(String::new(), |ms| format!(" (target {})", duration_ms(ms)));
-    let unmeasured = || "not measured: not booted".to_owned();
+    let why = if report.scenario.is_some() { "not recovered" } else { "not booted" };
+    let unmeasured = || format!("not measured: {why}");
     add("RTO until ready", report.rto_ready_ms.map_or_else(unmeasured, span));
     let verified = report.rto_verified_ms.map_or_else(unmeasured, span);
     add("RTO until verified", verified + &target(report.targets.rto_ms));

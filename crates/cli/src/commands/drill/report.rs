@@ -1,6 +1,7 @@
 //! What a drill came to, as data. `render.rs` makes Markdown and HTML of it, `history.rs` lists several.
 
 use rekindle_model::API_VERSION;
+use rekindle_model::RunId;
 use rekindle_model::etcd::HashKv;
 use rekindle_model::source::VaultPoint;
 use schemars::JsonSchema;
@@ -21,6 +22,12 @@ pub(crate) struct DrillReport {
     pub(super) host: String,
     /// When it began, milliseconds since the Unix epoch: the moment of the disaster that it plays.
     pub(super) started_ms: i64,
+    /// What was broken, of a drill on a living cluster: `dataLost`, `quorumLost`, `memberLost`, `stopped`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) scenario: Option<String>,
+    /// The runs of such a drill: the one that broke the cluster, and the one that recovered it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) runs: Vec<RunId>,
     /// What was restored.
     pub(super) source: Source,
     /// How it ended.
@@ -75,7 +82,7 @@ pub(super) struct Source {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Phase {
-    /// `fetch`, `verify`, `restore`, `etcd`, `apiServer`, `compare`.
+    /// `fetch`, `verify`, `restore`, `etcd`, `apiServer`, `compare`; of a drill on a living cluster those of the run.
     pub(super) name: String,
     /// Milliseconds.
     pub(super) took_ms: u64,
@@ -193,6 +200,8 @@ impl DrillReport {
             id: uuid::Uuid::now_v7().to_string(),
             host,
             started_ms: jiff::Timestamp::now().as_millisecond(),
+            scenario: None,
+            runs: Vec::new(),
             source: Source { place, point: None, bundle: None },
             outcome: Outcome::Failed,
             failure: None,

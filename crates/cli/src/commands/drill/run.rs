@@ -23,14 +23,10 @@ use std::time::{Instant, UNIX_EPOCH};
 const PEER_URL: &str = "http://127.0.0.1:2380";
 
 pub(super) fn run(mut args: Run, output: &Output) -> Result<Exit, Failure> {
-    let mut targets = Targets {
-        rto_ms: args.target_rto.as_ref().map(|span| backup::span_ms("--target-rto", span)).transpose()?,
-        rpo_ms: args.target_rpo.as_ref().map(|span| backup::span_ms("--target-rpo", span)).transpose()?,
-        boot: args.require_boot,
-    };
-    if let Some(file) = args.config.clone() {
-        fill(&mut args, &mut targets, AgentConfig::file(&file)?.drills()?);
+    if !args.live.hosts.hosts.is_empty() || args.live.consent.dry_run {
+        return Err(Failure::usage("--host and --dry-run are for --scenario: a drill in the sandbox touches no cluster"));
     }
+    let (targets, _) = settle(&mut args)?;
     let place = args.from.from.clone().or(args.snapshot.as_ref().map(ToString::to_string));
     let place = place.ok_or_else(|| Failure::usage("nothing to restore from: give --snapshot or --from"))?;
     let mut report = DrillReport::begin(place, backup::writer_name()?.to_string(), targets);
@@ -52,7 +48,22 @@ pub(super) fn run(mut args: Run, output: &Output) -> Result<Exit, Failure> {
     })
 }
 
-/// What no flag says, the configuration says.
+/// What no flag says, the configuration says. The targets, and the clusters that may be broken.
+pub(super) fn settle(args: &mut Run) -> Result<(Targets, Vec<String>), Failure> {
+    let mut targets = Targets {
+        rto_ms: args.target_rto.as_ref().map(|span| backup::span_ms("--target-rto", span)).transpose()?,
+        rpo_ms: args.target_rpo.as_ref().map(|span| backup::span_ms("--target-rpo", span)).transpose()?,
+        boot: args.require_boot,
+    };
+    let mut clusters = Vec::new();
+    if let Some(file) = args.config.clone() {
+        let mut defaults = AgentConfig::file(&file)?.drills()?;
+        clusters = std::mem::take(&mut defaults.clusters);
+        fill(args, &mut targets, defaults);
+    }
+    Ok((targets, clusters))
+}
+
 fn fill(args: &mut Run, targets: &mut Targets, defaults: DrillDefaults) {
     if args.snapshot.is_none() && args.from.from.is_none() {
         args.from.from = Some(defaults.vault);

@@ -1,0 +1,144 @@
+//! `rekindle drill run --scenario`: a cluster that is there for it is broken, by a run that can be taken back, and recovered
+//! by the ordinary `recover`, which knows nothing of the drill. Two runs, one report.
+
+use super::args::{Run, Scenario};
+use super::report::{Check, DrillReport, Outcome, Phase};
+use super::run::settle;
+use super::{history, render};
+use crate::args::{Consent, Recover, Restore};
+use crate::commands::check::options;
+use crate::commands::plan::{Made, goal_without_data, new_run, point_file, show};
+use crate::commands::recover::{Ended, recover, run_plan, turn};
+use crate::commands::{backup, from};
+use crate::connect;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::Output;
+use clap::ValueEnum as _;
+use rekindle_model::event::Outcome as RunOutcome;
+use rekindle_model::plan::PlanOutcome;
+use rekindle_model::report::RunReport;
+use rekindle_model::{RunId, Seen};
+use rekindle_plan::breaking::{self, breaking};
+use rekindle_world::World;
+use rekindle_world::observe::observe;
+
+pub(super) fn run(mut args: Run, scenario: Scenario, output: &Output) -> Result<Exit, Failure> {
+    let (targets, allowed) = settle(&mut args)?;
+    let runtime = connect::runtime()?;
+    let world = runtime.block_on(connect::world(&args.live.hosts))?;
+    let id = new_run();
+    let turn = turn(&args.live.hosts, &args.live.consent, &id)?;
+    let made = runtime.block_on(plan(&world, &args, scenario, &allowed, &id, output))?;
+    let (PlanOutcome::Plan(plan), Some(turn)) = (&made.outcome, turn) else {
+        return show(&made.outcome, output);
+    };
+    let fault = run_plan(&runtime, &world, plan, &made, turn, &args.live.consent, output)?;
+    if fault.outcome != RunOutcome::Verified {
+        return Err(Failure::new(format!("the cluster was not broken as planned (run {id})"))
+            .hint(format!("`rekindle runs show {id}` says how far it came, `rekindle runs undo {id}` takes it back")));
+    }
+    let place = args.from.from.clone().or(args.snapshot.as_ref().map(ToString::to_string));
+    let place = place.unwrap_or_else(|| "what is left of the cluster".into());
+    let mut report = DrillReport::begin(place, backup::writer_name()?.to_string(), targets);
+    report.scenario = Some(name(scenario));
+    report.runs.push(id);
+    let consent = Consent { yes: true, dry_run: false };
+    let again = Recover { hosts: args.live.hosts.clone(), restore: restore(&args), consent };
+    match recover(&again, output) {
+        Ok(Ended::Run(recovered)) => take(&mut report, &recovered),
+        Ok(Ended::Planned(PlanOutcome::Refused(refusal))) => {
+            report.failure = Some(format!("no recovery was planned: {}", refusal.reason));
+        }
+        Ok(Ended::Planned(_)) => report.failure = Some("nothing was found to recover".into()),
+        Err(failure) => {
+            output.fail(&failure);
+            report.failure = Some(failure.line());
+        }
+    }
+    report.judge();
+    history::keep(&args.reports.report_dir, &report)?;
+    output.document(&report, |short| render::text(&report, short))?;
+    Ok(match report.outcome {
+        Outcome::Passed => Exit::Ok,
+        Outcome::Missed => Exit::Findings,
+        Outcome::Failed => Exit::Error,
+    })
+}
+
+/// Plans the fault; the backup is looked at as the recovery will look at it.
+async fn plan(
+    world: &World,
+    args: &Run,
+    scenario: Scenario,
+    allowed: &[String],
+    id: &RunId,
+    output: &Output,
+) -> Result<Made, Failure> {
+    let (hosts, began_ms) = (&args.live.hosts, rekindle_run::now_ms());
+    let point = from::make(&args.from, point_file(hosts, id), output).await?;
+    let mut looking = options(hosts, args.snapshot.as_ref(), None);
+    looking.point = point.map(|made| (made.file.into(), made.point));
+    let inventory = observe(world, &looking).await;
+    // it holds every secret of the cluster, and the recovery makes its own
+    let _ = std::fs::remove_file(point_file(hosts, id));
+    let diagnosis = rekindle_diagnose::diagnose(&inventory);
+    let diagnosed_ms = rekindle_run::now_ms();
+    let goal = goal_without_data(hosts, id.clone());
+    let scenario = match scenario {
+        Scenario::DataLost => breaking::Scenario::DataLost,
+        Scenario::QuorumLost => breaking::Scenario::QuorumLost,
+        Scenario::MemberLost => breaking::Scenario::MemberLost,
+        Scenario::Stopped => breaking::Scenario::Stopped,
+    };
+    let outcome = breaking(&inventory, &diagnosis, &goal, scenario, allowed, diagnosed_ms);
+    Ok(Made { outcome, began_ms, diagnosed_ms })
+}
+
+/// What the recovery restores from.
+fn restore(args: &Run) -> Restore {
+    Restore {
+        snapshot: args.snapshot.clone(),
+        exact: false,
+        data_dir: None,
+        accept_unknown_identity: false,
+        accept_corrupt_alarm: false,
+        skip_hash_check: false,
+        from: args.from.clone(),
+    }
+}
+
+fn name(scenario: Scenario) -> String {
+    scenario.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+}
+
+/// What the recovery tells.
+fn take(report: &mut DrillReport, run: &RunReport) {
+    report.runs.push(run.run_id.clone());
+    let ms = |ms: Option<i64>| ms.and_then(|ms| u64::try_from(ms).ok());
+    report.rto_ready_ms = ms(run.rto.run_to_ready_ms);
+    report.rto_verified_ms = ms(run.rto.run_to_verified_ms);
+    let phases = run.rto.by_phase_ms.iter().filter_map(|(phase, took)| {
+        let name = serde_json::to_value(phase).ok()?.as_str()?.to_owned();
+        Some(Phase { name, took_ms: u64::try_from(*took).ok()? })
+    });
+    report.phases = phases.collect();
+    report.rpo.lost_ms = run.rpo.time_lost_seconds.known().map(|seconds| seconds.saturating_mul(1000));
+    report.rpo.evidence.clone_from(&run.rpo.evidence);
+    let roots = run.findings.iter().filter(|finding| finding.caused_by.is_none());
+    let roots: Vec<String> = roots.map(|finding| format!("{}: {}", finding.code, finding.summary)).collect();
+    report.checks.push(match roots.as_slice() {
+        [] => Check::failed("the cause was found", "the diagnosis names none"),
+        _ => Check::passed("the cause was found", roots.join("; ")),
+    });
+    let recovered = "the cluster is recovered, and proved to be";
+    report.checks.push(match run.outcome {
+        RunOutcome::Verified => Check::passed(recovered, run.summary.clone()),
+        other => Check::failed(recovered, format!("the run ended {other:?}: {}", run.left_to_do.join("; "))),
+    });
+    report.checks.extend(run.verifications.iter().map(|one| match &one.held {
+        Seen::Known(true) => Check::passed(&one.what, &one.figures),
+        Seen::Known(false) => Check::failed(&one.what, &one.figures),
+        Seen::Unknown(why) => Check::not_proved(&one.what, why),
+    }));
+}
