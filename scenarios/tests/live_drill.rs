@@ -45,8 +45,15 @@ fn one_node_is_broken_and_recovered() {
     host.write("/etc/drill.json", config(&uid(&cluster)).to_string().as_bytes()).unwrap();
     host.write("/etc/other.json", config("0000").to_string().as_bytes()).unwrap();
     let drill = |config: &str, scenario: &str, code: i32| {
-        let args = ["drill", "run", "--scenario", scenario, "--config", config, "--snapshot", "/backup", "--yes"];
-        cluster.on("cp1", &[&args[..], &["-o", "json"]].concat()).unwrap().expect(code).unwrap().json().unwrap()
+        let args =
+            ["drill", "run", "--scenario", scenario, "--config", config, "--snapshot", "/backup", "--yes"];
+        cluster
+            .on("cp1", &[&args[..], &["-o", "json"]].concat())
+            .unwrap()
+            .expect(code)
+            .unwrap()
+            .json()
+            .unwrap()
     };
     let refused = drill("/etc/drill.json", "stopped", 5);
     assert!(refused.to_string().contains("does not carry the label"), "{refused}");

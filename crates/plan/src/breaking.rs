@@ -49,12 +49,12 @@ pub fn breaking(
     now_ms: i64,
 ) -> PlanOutcome {
     let context = Context { inventory, diagnosis, goal, now_ms };
-    let refused = |why: String, possible: &str| {
-        refuse::because(none_needed(&context), why, vec![possible.to_owned()])
-    };
+    let refused =
+        |why: String, possible: &str| refuse::because(none_needed(&context), why, vec![possible.to_owned()]);
     if let Err(why) = may_be_broken(inventory, allowed) {
         let label = format!("kubectl label namespace kube-system {DRILL_LABEL}={ALLOWED}");
-        let possible = format!("for a cluster that is there to be broken: `{label}`, and its UID in `drill.clusters`");
+        let possible =
+            format!("for a cluster that is there to be broken: `{label}`, and its UID in `drill.clusters`");
         return refused(why, &possible);
     }
     if let Some(why) = unwell(&context) {
@@ -65,14 +65,16 @@ pub fn breaking(
         return refused(format!("{host}: {why}"), "a drill needs every control-plane host");
     }
     if !survey.uncovered.is_empty() || !survey.lost.is_empty() {
-        let names: Vec<String> = survey.uncovered.iter().chain(&survey.lost).map(|m| m.name.clone()).collect();
+        let names: Vec<String> =
+            survey.uncovered.iter().chain(&survey.lost).map(|m| m.name.clone()).collect();
         let why = format!("etcd has members on hosts that were not given: {}", and_list(&names));
         return refused(why, "name every control-plane host with --host");
     }
     let members = survey.members.as_slice();
     let broken = match (scenario, members) {
         (Scenario::QuorumLost | Scenario::MemberLost, [] | [_] | [_, _]) => {
-            let why = format!("the cluster has {} etcd members, and this scenario needs three", members.len());
+            let why =
+                format!("the cluster has {} etcd members, and this scenario needs three", members.len());
             return refused(why, "data-lost and stopped are scenarios for any number of members");
         }
         (Scenario::DataLost, all) => all,
@@ -95,15 +97,20 @@ pub fn breaking(
 fn may_be_broken(inventory: &Inventory, allowed: &[String]) -> Result<(), String> {
     let cluster = &inventory.cluster;
     let unread = |why: &str| format!("whether this cluster may be broken can't be read: {why}");
-    let uid = cluster.kube_system_uid.known().ok_or_else(|| {
-        unread(cluster.kube_system_uid.why_unknown().unwrap_or_default())
-    })?;
+    let uid = cluster
+        .kube_system_uid
+        .known()
+        .ok_or_else(|| unread(cluster.kube_system_uid.why_unknown().unwrap_or_default()))?;
     if !allowed.contains(uid) {
-        return Err(format!("the configuration does not allow drills on this cluster (kube-system UID {uid})"));
+        return Err(format!(
+            "the configuration does not allow drills on this cluster (kube-system UID {uid})"
+        ));
     }
     match cluster.drill_label.known().map(String::as_str) {
         Some(ALLOWED) => Ok(()),
-        Some(_) => Err(format!("this cluster does not carry the label {DRILL_LABEL}={ALLOWED} on kube-system")),
+        Some(_) => {
+            Err(format!("this cluster does not carry the label {DRILL_LABEL}={ALLOWED} on kube-system"))
+        }
         None => Err(unread(cluster.drill_label.why_unknown().unwrap_or_default())),
     }
 }
@@ -140,7 +147,9 @@ fn parts(context: &Context<'_>, scenario: Scenario, broken: &[Member<'_>]) -> Pa
     };
     Parts {
         hosts,
-        summary: format!("A drill breaks this cluster: {what}. Then it is recovered as after a real failure."),
+        summary: format!(
+            "A drill breaks this cluster: {what}. Then it is recovered as after a real failure."
+        ),
         choice: none_needed(context),
         cost: nothing_lost(),
         steps: steps.into_vec(),

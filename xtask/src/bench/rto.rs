@@ -99,6 +99,8 @@ fn measure(kind: Kind, who: Who, rekindle: &Utf8Path, revisions: u32) -> Result<
     let backup = cluster.snapshot_here("cp1")?;
     let hosts: Vec<String> = cluster.set.control_planes().map(|host| host.name.clone()).collect();
     break_etcd(&cluster, &hosts)?;
+    // what filling left unwritten would be paid by whoever syncs first
+    cmd::sh("sync", [] as [&str; 0])?;
     let urls: Vec<String> =
         cluster.set.control_planes().map(|host| format!("https://{}:6443/readyz", host.ip)).collect();
     let (start, since, end) = (Instant::now(), set::now()?, AtomicBool::new(false));

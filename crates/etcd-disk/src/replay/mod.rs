@@ -77,7 +77,7 @@ pub struct Replayed {
 }
 
 /// Applies the log in `wal_dir` to the database `db` of the same, stopped member, into the new database `out`, which
-/// must not exist; synced. Memory: the live keys and the entries past the database.
+/// must not exist; not synced: it is made to be read at once. Memory: the live keys and the entries past the database.
 ///
 /// # Errors
 /// [`Error::Refused`]: the database is in use, has authentication on or a CORRUPT alarm. [`Error::Replay`]: the log
@@ -143,9 +143,7 @@ impl Output<'_> {
                 _ => copy_bucket(self.source, self.db, &mut writer, self.out, &name)?,
             }
         }
-        let finished = writer.finish().map_err(|e| self.write_error(e))?;
-        let io = |source| Error::Io { path: self.out.to_owned(), action: "sync it to disk", source };
-        finished.file.sync_all().map_err(io)?;
+        writer.finish().map_err(|e| self.write_error(e))?;
         let revision = self.store.revision();
         let compact_revision = self.store.compact_revision();
         Ok(Replayed {

@@ -6,7 +6,7 @@ use super::{ETCD_DOWN, EtcdDown};
 use crate::World;
 use crate::host::{ApiRequest, Host};
 use rekindle_model::host::{ApiProbe, HostFacts};
-use rekindle_model::inventory::{DRILL_LABEL, ClusterFacts, LeaseFacts, NodeFacts};
+use rekindle_model::inventory::{ClusterFacts, DRILL_LABEL, LeaseFacts, NodeFacts};
 use rekindle_model::{HostPath, Seen};
 use serde_json::Value;
 

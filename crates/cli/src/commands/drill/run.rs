@@ -24,7 +24,9 @@ const PEER_URL: &str = "http://127.0.0.1:2380";
 
 pub(super) fn run(mut args: Run, output: &Output) -> Result<Exit, Failure> {
     if !args.live.hosts.hosts.is_empty() || args.live.consent.dry_run {
-        return Err(Failure::usage("--host and --dry-run are for --scenario: a drill in the sandbox touches no cluster"));
+        return Err(Failure::usage(
+            "--host and --dry-run are for --scenario: a drill in the sandbox touches no cluster",
+        ));
     }
     let (targets, _) = settle(&mut args)?;
     let place = args.from.from.clone().or(args.snapshot.as_ref().map(ToString::to_string));

@@ -35,8 +35,9 @@ pub(super) fn run(mut args: Run, scenario: Scenario, output: &Output) -> Result<
     };
     let fault = run_plan(&runtime, &world, plan, &made, turn, &args.live.consent, output)?;
     if fault.outcome != RunOutcome::Verified {
-        return Err(Failure::new(format!("the cluster was not broken as planned (run {id})"))
-            .hint(format!("`rekindle runs show {id}` says how far it came, `rekindle runs undo {id}` takes it back")));
+        return Err(Failure::new(format!("the cluster was not broken as planned (run {id})")).hint(format!(
+            "`rekindle runs show {id}` says how far it came, `rekindle runs undo {id}` takes it back"
+        )));
     }
     let place = args.from.from.clone().or(args.snapshot.as_ref().map(ToString::to_string));
     let place = place.unwrap_or_else(|| "what is left of the cluster".into());
