@@ -57,7 +57,7 @@ pub fn breaking(
             format!("for a cluster that is there to be broken: `{label}`, and its UID in `drill.clusters`");
         return refused(why, &possible);
     }
-    if let Some(why) = unwell(&context) {
+    if let Some(why) = unwell(diagnosis) {
         return refused(why, "mend it first: `rekindle check` names what is wrong");
     }
     let survey = context.survey(&[]);
@@ -115,16 +115,16 @@ fn may_be_broken(inventory: &Inventory, allowed: &[String]) -> Result<(), String
     }
 }
 
-/// Why the cluster is not well.
-fn unwell(context: &Context<'_>) -> Option<String> {
-    let found = &context.diagnosis.findings;
+/// Why the cluster is not well; a moment later it may be, when it has just started.
+pub fn unwell(diagnosis: &Diagnosis) -> Option<String> {
+    let found = &diagnosis.findings;
     if let Some(finding) = found.iter().find(|finding| finding.severity == Severity::Failure) {
         return Some(format!("the cluster is not well: {}", finding.summary));
     }
     let healthy = |verdict: &MemberVerdict| *verdict == MemberVerdict::Healthy;
-    let well = context.diagnosis.etcd == EtcdVerdict::Healthy
-        && context.diagnosis.members.values().all(healthy)
-        && !context.diagnosis.members.is_empty();
+    let well = diagnosis.etcd == EtcdVerdict::Healthy
+        && diagnosis.members.values().all(healthy)
+        && !diagnosis.members.is_empty();
     (!well).then(|| "the cluster is not seen to be well: not every etcd member is healthy".to_owned())
 }
 
@@ -189,6 +189,8 @@ fn add_stop(context: &Context<'_>, steps: &mut Steps, member: &Member<'_>) {
         let step = Step::Rename { from, to, optional: false };
         let summary = "move etcd's manifest away: kubelet stops it, and the API server follows";
         steps.add(Some(&host.id), Phase::Stop, Reversibility::Reversible, summary, step);
+        // kubelet would, some seconds later: the clock of the recovery starts with a fault that is there
+        add_stop_containers(steps, &host.id, &[Component::Etcd]);
     } else if let Some(unit) = unit_of(host, Component::KubeApiserver) {
         add_stop_unit(steps, &host.id, unit, true);
     }

@@ -65,7 +65,7 @@ fn each_scenario_breaks_what_it_says_and_nothing_for_good() {
         }
     }
     let stopped = broken(&three, Scenario::Stopped);
-    assert_eq!((stopped.steps.len(), stopped.hosts), (1, vec![host(0)]));
+    assert_eq!((stopped.steps.len(), stopped.hosts), (2, vec![host(0)]));
 }
 
 // Without the label, with a label that says something else, or with a UID that the configuration does not name, nothing is

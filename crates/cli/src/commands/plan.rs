@@ -61,8 +61,8 @@ pub(super) fn show(outcome: &PlanOutcome, output: &Output) -> Result<Exit, Failu
 
 /// How often, and after what pause, a cluster in motion is looked at again: an etcd that is just starting, or is in a
 /// crash loop, can be read a moment later.
-const LOOKS: u32 = 8;
-const PAUSE: Duration = Duration::from_secs(2);
+pub(super) const LOOKS: u32 = 8;
+pub(super) const PAUSE: Duration = Duration::from_secs(2);
 
 /// Observes, diagnoses and plans.
 pub(super) async fn make(

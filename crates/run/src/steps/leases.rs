@@ -26,28 +26,39 @@ pub(super) async fn delete_masterleases(
     Ok(outputs! { "deleted" => keys })
 }
 
-/// When the first API server was ready again: leases renewed later are of holders that live.
-fn ready_ms(ctx: &Ctx<'_>) -> Option<i64> {
-    let ready = ctx.outputs_where(|step| matches!(step.step, Step::WaitApiReady {}));
-    ready.into_iter().filter_map(|outputs| field::<i64>(outputs, "readyMs")).min()
+/// From when on what is written is of those that live.
+#[derive(Clone, Copy)]
+pub(super) struct Since {
+    /// Revision of the restored data, or of the first look through the API when it was ready again.
+    revision: Option<i64>,
+    /// When the first API server was ready again.
+    ready_ms: Option<i64>,
 }
 
-/// Revision of the first look through the API after the restore.
-fn revision_at_ready(ctx: &Ctx<'_>) -> Option<i64> {
-    let restored = ctx.built().and_then(|built| field::<i64>(built, "revision"));
-    let ready = ctx.outputs_where(|step| matches!(step.step, Step::WaitApiReady {}));
-    let seen = ready.into_iter().filter_map(|outputs| field::<i64>(outputs, "revision")).min();
-    restored.or(seen)
-}
-
-/// Whether an object was written after the API came back: by its revision (no clock can lie about it), else by the time
-/// given in it.
-pub(super) fn written_since(ctx: &Ctx<'_>, object: &Value, time_pointer: &str) -> Option<bool> {
-    if let (Some(floor), Some(revision)) = (revision_at_ready(ctx), super::api::resource_version(object)) {
-        return Some(revision > floor);
+impl Since {
+    /// The API's coming back in this run; none when the run did not wait for it, because it was never seen to be away.
+    pub(super) fn api_came_back(ctx: &Ctx<'_>) -> Option<Self> {
+        let restored = ctx.built().and_then(|built| field::<i64>(built, "revision"));
+        let ready = ctx.outputs_where(|step| matches!(step.step, Step::WaitApiReady {}));
+        let lowest = |name: &str| ready.iter().filter_map(|outputs| field::<i64>(outputs, name)).min();
+        let (seen, ready_ms) = (lowest("revision"), lowest("readyMs"));
+        let since = Self { revision: restored.or(seen), ready_ms };
+        (since.revision.is_some() || ready_ms.is_some()).then_some(since)
     }
-    let time: jiff::Timestamp = object.pointer(time_pointer)?.as_str()?.parse().ok()?;
-    Some(time.as_millisecond() > ready_ms(ctx)?)
+
+    /// The revision of a look.
+    pub(super) fn revision(revision: Option<i64>) -> Self {
+        Self { revision, ready_ms: None }
+    }
+
+    /// Whether an object was written later: by its revision (no clock can lie about it), else by the time given in it.
+    pub(super) fn is_before(self, object: &Value, time_pointer: &str) -> Option<bool> {
+        if let (Some(floor), Some(revision)) = (self.revision, super::api::resource_version(object)) {
+            return Some(revision > floor);
+        }
+        let time: jiff::Timestamp = object.pointer(time_pointer)?.as_str()?.parse().ok()?;
+        Some(time.as_millisecond() > self.ready_ms?)
+    }
 }
 
 pub(super) async fn release(ctx: &Ctx<'_>, leases: &[String]) -> Result<Outputs, StepError> {
@@ -75,7 +86,8 @@ async fn release_one(ctx: &Ctx<'_>, api: &Api, name: &str) -> Result<Result<Stri
         if holder.is_empty() {
             return Ok(Err("held by nobody".into()));
         }
-        if written_since(ctx, &lease, "/spec/renewTime") == Some(true) {
+        let since = Since::api_came_back(ctx);
+        if since.and_then(|since| since.is_before(&lease, "/spec/renewTime")) == Some(true) {
             return Ok(Err(format!("renewed by {holder}")));
         }
         if let Some(spec) = lease.get_mut("spec") {

@@ -2,7 +2,7 @@
 
 use super::api::{Api, refused, resource_version};
 use super::context::{Ctx, Polled, outputs};
-use super::leases::written_since;
+use super::leases::Since;
 use crate::error::StepError;
 use rekindle_model::event::Outputs;
 use serde_json::Value;
@@ -26,9 +26,10 @@ pub(super) async fn wait_nodes(
 ) -> Result<Outputs, StepError> {
     let api = Api::on_this_host(ctx).await?;
     let last = std::cell::RefCell::new(None);
+    let since = std::cell::Cell::new(Since::api_came_back(ctx));
     let waited = ctx
         .poll("the nodes", EVERY, Duration::from_secs(timeout_seconds), || async {
-            match look(ctx, &api, except).await {
+            match look(ctx, &api, except, &since).await {
                 Ok(look) if look.waiting.is_empty() => Ok(Polled::Ready(look)),
                 Ok(look) => {
                     let told = look.waiting.join(", ");
@@ -54,9 +55,17 @@ pub(super) async fn wait_nodes(
     })
 }
 
-async fn look(ctx: &Ctx<'_>, api: &Api, except: &[String]) -> Result<Look, StepError> {
+/// `since` none: leases must be renewed after this look.
+async fn look(
+    ctx: &Ctx<'_>,
+    api: &Api,
+    except: &[String],
+    since: &std::cell::Cell<Option<Since>>,
+) -> Result<Look, StepError> {
     let nodes = list(ctx, api, "/api/v1/nodes").await?;
     let leases = list(ctx, api, "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases").await?;
+    let renewed_since = since.get().unwrap_or_else(|| Since::revision(resource_version(&leases)));
+    since.set(Some(renewed_since));
     let by_name: BTreeMap<&str, &Value> =
         items(&leases).iter().filter_map(|lease| Some((name_of(lease)?, lease))).collect();
     let mut look = Look { revision: resource_version(&nodes), ..Look::default() };
@@ -64,7 +73,7 @@ async fn look(ctx: &Ctx<'_>, api: &Api, except: &[String]) -> Result<Look, StepE
         let Some(name) = name_of(node).filter(|name| !except.iter().any(|lost| lost == name)) else {
             continue;
         };
-        let renewed = by_name.get(name).and_then(|lease| written_since(ctx, lease, "/spec/renewTime"));
+        let renewed = by_name.get(name).and_then(|lease| renewed_since.is_before(lease, "/spec/renewTime"));
         match (ready(node), renewed) {
             (Some("True"), Some(true)) => look.ready.push(name.to_owned()),
             (Some("True"), _) => look.waiting.push(format!("{name} (lease not renewed since)")),

@@ -7,7 +7,7 @@ use super::run::settle;
 use super::{history, render};
 use crate::args::{Consent, Recover, Restore};
 use crate::commands::check::options;
-use crate::commands::plan::{Made, goal_without_data, new_run, point_file, show};
+use crate::commands::plan::{LOOKS, Made, PAUSE, goal_without_data, new_run, point_file, show};
 use crate::commands::recover::{Ended, recover, run_plan, turn};
 use crate::commands::{backup, from};
 use crate::connect;
@@ -34,6 +34,7 @@ pub(super) fn run(mut args: Run, scenario: Scenario, output: &Output) -> Result<
         return show(&made.outcome, output);
     };
     let fault = run_plan(&runtime, &world, plan, &made, turn, &args.live.consent, output)?;
+    drop(world); // with it go the hosts' locks, which the recovery takes
     if fault.outcome != RunOutcome::Verified {
         return Err(Failure::new(format!("the cluster was not broken as planned (run {id})")).hint(format!(
             "`rekindle runs show {id}` says how far it came, `rekindle runs undo {id}` takes it back"
@@ -80,10 +81,19 @@ async fn plan(
     let point = from::make(&args.from, point_file(hosts, id), output).await?;
     let mut looking = options(hosts, args.snapshot.as_ref(), None);
     looking.point = point.map(|made| (made.file.into(), made.point));
-    let inventory = observe(world, &looking).await;
+    let mut looks = 1;
+    let (inventory, diagnosis) = loop {
+        let inventory = observe(world, &looking).await;
+        let diagnosis = rekindle_diagnose::diagnose(&inventory);
+        match breaking::unwell(&diagnosis).filter(|_| looks < LOOKS) {
+            Some(why) => output.say(&format!("looking again in {} s: {why}", PAUSE.as_secs())),
+            None => break (inventory, diagnosis),
+        }
+        tokio::time::sleep(PAUSE).await;
+        looks += 1;
+    };
     // it holds every secret of the cluster, and the recovery makes its own
     let _ = std::fs::remove_file(point_file(hosts, id));
-    let diagnosis = rekindle_diagnose::diagnose(&inventory);
     let diagnosed_ms = rekindle_run::now_ms();
     let goal = goal_without_data(hosts, id.clone());
     let scenario = match scenario {
