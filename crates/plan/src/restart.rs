@@ -182,6 +182,17 @@ impl<'c, 'a> Starts<'c, 'a> {
             })
     }
 
+    /// Whether etcd's manifest was moved away: kubelet stops it, or has yet to, and then takes its time to start it again.
+    fn etcd_put_back(&self, host: &HostFacts) -> bool {
+        let moved = |verdict: &ComponentVerdict| matches!(verdict, ComponentVerdict::ManifestMoved { .. });
+        !self.is_replaced(host) && self.verdicts(host).any(|(c, v)| c == Component::Etcd && moved(v))
+    }
+
+    /// Whether this host's etcd will have been started by the plan.
+    fn etcd_starts(&self, host: &HostFacts) -> bool {
+        self.etcd_stopped(host) || self.etcd_put_back(host)
+    }
+
     /// Whether a member whose data is gone sits here: another road replaces it.
     fn is_replaced(&self, host: &HostFacts) -> bool {
         self.context.verdict(&host.id).is_some_and(MemberVerdict::is_lost)
@@ -189,7 +200,7 @@ impl<'c, 'a> Starts<'c, 'a> {
 
     /// Repairs, puts back and starts, members one after the other; ends when those that were stopped answer in a quorum.
     pub(crate) fn add_etcd(&self, steps: &mut Steps, survey: &Survey<'_>) {
-        let mut members: Vec<_> = survey.members.iter().filter(|m| self.etcd_stopped(m.host)).collect();
+        let mut members: Vec<_> = survey.members.iter().filter(|m| self.etcd_starts(m.host)).collect();
         members.sort_by_key(|member| self.hosts.iter().position(|host| host.id == member.host.id));
         steps.stage();
         for host in self.hosts.iter().filter(|h| !self.is_replaced(h)) {
@@ -239,16 +250,14 @@ impl<'c, 'a> Starts<'c, 'a> {
         }
     }
 
-    /// Starts kubelet, or restarts it where it waits to start a container again.
+    /// Starts kubelet, or restarts it where it waits to start a container again, or to end one.
     fn add_kubelet(&self, steps: &mut Steps, host: &HostFacts) {
-        use ComponentVerdict::{ContainerStopped, ManifestBroken, ManifestMoved};
+        use ComponentVerdict::{ContainerStopped, ManifestBroken};
         let unit = kubelet_unit(host);
-        let put_back =
-            self.verdicts(host).any(|(c, v)| c == Component::Etcd && matches!(v, ManifestMoved { .. }));
         let waits = self.verdicts(host).any(|(_, v)| matches!(v, ContainerStopped | ManifestBroken { .. }));
         if self.kubelet_stopped(host) {
             add_start_unit(steps, &host.id, unit, false, Reversibility::Compensated);
-        } else if waits || (self.etcd_stopped(host) && !put_back) {
+        } else if waits || self.etcd_starts(host) {
             add_restart_kubelet(steps, host);
         }
     }
@@ -271,11 +280,14 @@ impl<'c, 'a> Starts<'c, 'a> {
             match host.layout {
                 _ if self.is_replaced(host) => {}
                 Layout::Units => self.add_unit(steps, host, Component::KubeApiserver),
-                _ if down && etcd_was_down => add_restart_kubelet(steps, host),
+                _ if down && etcd_was_down || self.is_shaken(host) => add_restart_kubelet(steps, host),
                 _ => {}
             }
         }
-        let is_down = |h: &&HostFacts| !self.is_replaced(h) && !h.api.known().is_some_and(|a| a.is_ready());
+        let is_down = |h: &&HostFacts| {
+            let ready = h.api.known().is_some_and(|a| a.is_ready());
+            !self.is_replaced(h) && (!ready || self.is_shaken(h))
+        };
         steps.stage();
         for host in all().filter(is_down).filter(|h| has_api_server(h) && self.api_can_start(h)) {
             let summary = "wait until its API server is ready";
@@ -295,8 +307,9 @@ impl<'c, 'a> Starts<'c, 'a> {
                 }
                 let healthy = host.healthz.get(&component).and_then(|h| h.known()) == Some(&true);
                 let hopeless = self.verdicts(host).any(|(c, v)| c == component && hopeless(v));
-                let known = self.verdicts(host).any(|(c, _)| c == component);
-                if known && !healthy && !hopeless {
+                let known =
+                    self.verdicts(host).any(|(c, _)| c == component) || host.manifest(component).is_some();
+                if known && (!healthy || self.is_shaken(host)) && !hopeless {
                     add_wait_component(steps, &host.id, component);
                 }
             }
@@ -306,6 +319,14 @@ impl<'c, 'a> Starts<'c, 'a> {
             let nodes = lost_nodes(self.context, &self.context.survey(&[]));
             add_wait_nodes(steps, &host.id, nodes);
         }
+    }
+
+    /// Whether what runs on a host lost its etcd, and may end of it yet, however well it looked: kubelet would wait longer
+    /// each time before it starts that again.
+    fn is_shaken(&self, host: &HostFacts) -> bool {
+        let quorum = matches!(self.context.diagnosis.etcd, EtcdVerdict::Healthy | EtcdVerdict::QuorumHolds);
+        let any = self.hosts.iter().any(|h| self.etcd_starts(h));
+        any && host.layout == Layout::StaticPods && (!quorum || self.etcd_starts(host))
     }
 
     fn api_can_start(&self, host: &HostFacts) -> bool {
