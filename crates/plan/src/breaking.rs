@@ -171,10 +171,7 @@ fn add_loss(context: &Context<'_>, steps: &mut Steps, member: &Member<'_>) {
             add_stop_containers(steps, &host.id, &Component::ALL);
         }
     }
-    let is_mount_point = host.etcd_data.known().is_some_and(|data| data.is_mount_point);
-    let swap = Swap::new(&config.data_dir, is_mount_point, config.wal_dir.as_ref(), &context.goal.run_id);
-    let wal = swap.wal.map(|wal| (wal.dir, wal.old));
-    for (from, to) in [(swap.member, swap.old_member)].into_iter().chain(wal) {
+    for (from, to) in Swap::in_place(host, config, &context.goal.run_id).asides() {
         let summary = format!("move {from} aside");
         let step = Step::Rename { from, to, optional: false };
         steps.add(Some(&host.id), Phase::Stop, Reversibility::Reversible, summary, step);

@@ -4,8 +4,8 @@
 //! [`replace_member`] (quorum holds) or [`restore`] (it does not), or to a refusal in [`refuse`]. What the roads share:
 //! [`survey`] (whose members they are), [`sources`] (which data is taken), [`revision`] (how high it is raised),
 //! [`cost`] (what is lost), [`manifest`] and [`mod@unit`] (text edits), [`paths`] (where things are moved), [`build`]
-//! (numbering of steps). [`certificates`], [`mod@reset`] and [`mod@breaking`] are roads of their own, taken when they are asked for. Plans through
-//! the API alone are [`kube`]'s. [`lint()`] holds the rules every plan must keep.
+//! (numbering of steps). [`certificates`], [`mod@reset`] and [`mod@breaking`] are roads of their own, taken when they are
+//! asked for. Plans through the API alone are [`kube`]'s. [`lint()`] holds the rules every plan must keep.
 
 pub mod breaking;
 mod build;

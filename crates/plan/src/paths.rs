@@ -5,6 +5,8 @@
 use camino::Utf8Path;
 use rekindle_model::HostPath;
 use rekindle_model::RunId;
+use rekindle_model::etcd::EtcdConfig;
+use rekindle_model::host::HostFacts;
 
 /// Folders of one member's swap.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +60,18 @@ impl Swap {
                 WalSwap { dir: dir.clone(), staging: wal_base.join("new"), old: wal_base.join("old") }
             }),
         }
+    }
+
+    /// The swap of a member's store where it lies.
+    pub(crate) fn in_place(host: &HostFacts, config: &EtcdConfig, run: &RunId) -> Self {
+        let is_mount_point = host.etcd_data.known().is_some_and(|data| data.is_mount_point);
+        Self::new(&config.data_dir, is_mount_point, config.wal_dir.as_ref(), run)
+    }
+
+    /// What holds the old store, and where each part of it goes.
+    pub(crate) fn asides(self) -> impl Iterator<Item = (HostPath, HostPath)> {
+        let wal = self.wal.map(|wal| (wal.dir, wal.old));
+        [(self.member, self.old_member)].into_iter().chain(wal)
     }
 }
 

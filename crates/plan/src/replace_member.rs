@@ -187,11 +187,8 @@ impl<'a> Replace<'_, 'a> {
             EtcdDefinition::Manifest(_) => add_stop_containers(steps, host, &Component::ALL),
             EtcdDefinition::Unit { name, .. } => add_stop_unit(steps, host, name, true),
         }
-        let mounted = member.host.etcd_data.known().is_some_and(|d| d.is_mount_point);
-        let wal_dir = member.config.wal_dir.as_ref();
-        let swap = Swap::new(&member.config.data_dir, mounted, wal_dir, &self.context.goal.run_id);
-        let pairs = std::iter::once((swap.member, swap.old_member)).chain(swap.wal.map(|w| (w.dir, w.old)));
-        for (from, to) in pairs {
+        let swap = Swap::in_place(member.host, member.config, &self.context.goal.run_id);
+        for (from, to) in swap.asides() {
             let step = Step::Rename { from, to, optional: true };
             let summary = "move the old data aside, on its own file system";
             steps.add(Some(host), Phase::Restore, Reversibility::Reversible, summary, step);

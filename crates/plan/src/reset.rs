@@ -184,12 +184,7 @@ fn add_asides(context: &Context<'_>, steps: &mut Steps, host: &HostFacts) {
         }
     }
     if let Some(config) = host.etcd_config.known() {
-        let is_mount_point = host.etcd_data.known().is_some_and(|data| data.is_mount_point);
-        let swap = Swap::new(&config.data_dir, is_mount_point, config.wal_dir.as_ref(), run);
-        add(swap.member, swap.old_member);
-        if let Some(wal) = swap.wal {
-            add(wal.dir, wal.old);
-        }
+        Swap::in_place(host, config, run).asides().for_each(|(from, to)| add(from, to));
     }
 }
 

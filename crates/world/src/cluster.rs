@@ -380,20 +380,13 @@ struct Failed {
 
 /// Whether an error is that of a connection that ended early: not one that was never accepted.
 fn broke(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source()).any(|error| {
-        let hyper = error.downcast_ref::<hyper::Error>();
-        let io = error.downcast_ref::<std::io::Error>();
-        io.is_some_and(ended)
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    tls::causes(error).any(|cause| {
+        let kind = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        let hyper = cause.downcast_ref::<hyper::Error>();
+        matches!(kind, Some(BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof))
             || hyper.is_some_and(|error| error.is_incomplete_message() || error.is_canceled())
     })
-}
-
-/// An error may stand in another that has no kind of its own.
-fn ended(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-    let inner = || error.get_ref()?.downcast_ref::<std::io::Error>();
-    let own = matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof);
-    own || inner().is_some_and(ended)
 }
 
 /// What a Status says; a body that is none is quoted by its start.

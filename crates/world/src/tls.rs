@@ -43,16 +43,22 @@ pub(crate) fn read_pem(label: &str, path: &Utf8Path) -> Outcome<Vec<u8>> {
 
 /// Whether a failed connect means "not there (yet)" or TLS trouble, which waiting does not mend.
 pub(crate) fn connect_kind(error: &(dyn std::error::Error + 'static)) -> HostErrorKind {
-    let mut next = Some(error);
-    while let Some(cause) = next {
-        if cause.is::<rustls::Error>() {
-            return HostErrorKind::Failed;
-        }
-        // an io::Error names its inner error's cause as its own and so hides the inner one from the chain
-        let inner = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        next = inner.map(|e| e as &(dyn std::error::Error + 'static)).or_else(|| cause.source());
+    if causes(error).any(|cause| cause.is::<rustls::Error>()) {
+        HostErrorKind::Failed
+    } else {
+        HostErrorKind::Unavailable
     }
-    HostErrorKind::Unavailable
+}
+
+/// An error and all that caused it. An io::Error names its inner error's cause as its own, and so hides the inner one from
+/// the chain of sources.
+pub(crate) fn causes<'e>(
+    error: &'e (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'e (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |cause| {
+        let inner = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        inner.map(|inner| inner as &(dyn std::error::Error + 'static)).or_else(|| cause.source())
+    })
 }
 
 /// Keeps the certificate a server shows, and takes any: it is looked at, not trusted.

@@ -103,14 +103,10 @@ impl Restore<'_, '_> {
     /// Folders of a member's swap.
     pub(super) fn swap(&self, member: &Member<'_>) -> Swap {
         let run = &self.context.goal.run_id;
-        let wal_dir = member.config.wal_dir.as_ref();
         match &self.context.goal.data_dir {
             // A new data dir may be a mount point itself: inside it is always right.
-            Some(dir) => Swap::new(dir, true, wal_dir, run),
-            None => {
-                let mounted = member.host.etcd_data.known().is_some_and(|d| d.is_mount_point);
-                Swap::new(&member.config.data_dir, mounted, wal_dir, run)
-            }
+            Some(dir) => Swap::new(dir, true, member.config.wal_dir.as_ref(), run),
+            None => Swap::in_place(member.host, member.config, run),
         }
     }
 

@@ -4,12 +4,14 @@
 //! vault or snapshot ──▶ run.rs: fetch, verify, restore (as `snapshot restore` does) ──▶ scratch folder
 //!                          keys.rs: PKI and settings of the newest bundle                  │
 //!                          programs.rs: etcd and kube-apiserver                            ▼
-//! scenario.rs: or a cluster that is there for it is broken and recovered, as two runs of the ordinary kind
 //! report.rs ◀── judge ◀── sandbox.rs ◀── what was seen ◀── inside/: boot, compare, check (no network but loopback)
 //!    └──▶ render.rs: Markdown, HTML          history.rs: earlier reports and their trend
 //! ```
-//! A drill in the sandbox is no journaled run: it changes nothing that anybody needs. Its folder goes with it; what a killed one leaves, the next
-//! one removes.
+//! With `--scenario` (scenario.rs) a cluster that is there for it is broken and recovered instead: two runs of the ordinary
+//! kind, and the same report.
+//!
+//! A drill in the sandbox is no journaled run: it changes nothing that anybody needs. Its folder goes with it; what a
+//! killed one leaves, the next one removes.
 
 mod args;
 mod history;

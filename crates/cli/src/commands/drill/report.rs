@@ -22,7 +22,7 @@ pub(crate) struct DrillReport {
     pub(super) host: String,
     /// When it began, milliseconds since the Unix epoch: the moment of the disaster that it plays.
     pub(super) started_ms: i64,
-    /// What was broken, of a drill on a living cluster: `dataLost`, `quorumLost`, `memberLost`, `stopped`.
+    /// What was broken, of a drill on a living cluster: `data-lost`, `quorum-lost`, `member-lost`, `stopped`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) scenario: Option<String>,
     /// The runs of such a drill: the one that broke the cluster, and the one that recovered it.

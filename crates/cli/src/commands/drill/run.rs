@@ -40,8 +40,17 @@ pub(super) fn run(mut args: Run, output: &Output) -> Result<Exit, Failure> {
         output.fail(failure);
         report.failure = Some(failure.line());
     }
+    conclude(report, &args.reports.report_dir, output)
+}
+
+/// Judges a drill, keeps its report and shows it; the exit code tells how it ended.
+pub(super) fn conclude(
+    mut report: DrillReport,
+    report_dir: &Utf8Path,
+    output: &Output,
+) -> Result<Exit, Failure> {
     report.judge();
-    history::keep(&args.reports.report_dir, &report)?;
+    history::keep(report_dir, &report)?;
     output.document(&report, |short| render::text(&report, short))?;
     Ok(match report.outcome {
         Outcome::Passed => Exit::Ok,

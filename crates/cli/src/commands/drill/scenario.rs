@@ -2,9 +2,8 @@
 //! by the ordinary `recover`, which knows nothing of the drill. Two runs, one report.
 
 use super::args::{Run, Scenario};
-use super::report::{Check, DrillReport, Outcome, Phase};
-use super::run::settle;
-use super::{history, render};
+use super::report::{Check, DrillReport, Phase};
+use super::run::{conclude, settle};
 use crate::args::{Consent, Recover, Restore};
 use crate::commands::check::options;
 use crate::commands::plan::{LOOKS, Made, PAUSE, goal_without_data, new_run, point_file, show};
@@ -58,14 +57,7 @@ pub(super) fn run(mut args: Run, scenario: Scenario, output: &Output) -> Result<
             report.failure = Some(failure.line());
         }
     }
-    report.judge();
-    history::keep(&args.reports.report_dir, &report)?;
-    output.document(&report, |short| render::text(&report, short))?;
-    Ok(match report.outcome {
-        Outcome::Passed => Exit::Ok,
-        Outcome::Missed => Exit::Findings,
-        Outcome::Failed => Exit::Error,
-    })
+    conclude(report, &args.reports.report_dir, output)
 }
 
 /// Plans the fault; the backup is looked at as the recovery will look at it.
