@@ -35,7 +35,8 @@ fn passed(report: &Value, scenario: &str) {
 
 // One node. A cluster without the label is not touched, nor one that the configuration does not name. With both, its data
 // is lost and restored from the backup: what was written after it is gone, and the report says how much that was. What was
-// broken lies aside still. Then its manifest goes astray: nothing is lost. Both drills stand in the history.
+// broken lies aside still. Then its manifest goes astray, and then all certificates expire: nothing is lost. All drills stand
+// in the history.
 #[test]
 fn one_node_is_broken_and_recovered() {
     let cluster = Cluster::load(Kind::Kubeadm1).unwrap();
@@ -76,9 +77,18 @@ fn one_node_is_broken_and_recovered() {
     let report = drill("/etc/drill.json", "stopped", 0);
     passed(&report, "stopped");
     assert!(cluster.has_mark("after").unwrap(), "nothing was to be lost");
+
+    let report = drill("/etc/drill.json", "certificates-expired", 0);
+    passed(&report, "certificates-expired");
+    let cause =
+        report["checks"].as_array().unwrap().iter().find(|check| check["name"] == "the cause was found");
+    assert!(cause.unwrap()["detail"].as_str().unwrap().contains("RK-P01"), "{report}");
+    std::fs::write(cluster.set.admin_kubeconfig(), host.read("/etc/kubernetes/admin.conf").unwrap()).unwrap();
+    cluster.assert_works("renewed").unwrap();
+    assert!(cluster.has_mark("after").unwrap(), "nothing was to be lost");
     let history = cluster.on("cp1", &["drill", "history", "-o", "json"]).unwrap().expect(0).unwrap();
     let drills = history.json().unwrap()["drills"].as_array().unwrap().clone();
-    assert!(drills.len() == 2 && drills.iter().all(|drill| drill["outcome"] == "passed"), "{drills:?}");
+    assert!(drills.len() == 3 && drills.iter().all(|drill| drill["outcome"] == "passed"), "{drills:?}");
 }
 
 // Three nodes, from outside, over SSH: the quorum is lost and comes back; then one member is lost and replaced, while the

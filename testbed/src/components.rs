@@ -233,9 +233,21 @@ pub fn build(names: &[String]) -> Result<()> {
     if wanted.is_empty() {
         wanted.extend(COMPONENTS);
     }
+    build_each(wanted)
+}
+
+/// Builds what test hosts run, unless it is there already.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_for_hosts() -> Result<()> {
+    build_each(COMPONENTS.iter().filter(|component| component.on_hosts))
+}
+
+fn build_each<'c>(wanted: impl IntoIterator<Item = &'c Component>) -> Result<()> {
     needs::go()?;
     let _lock = cache::Lock::wait("build")?;
-    wanted.iter().try_for_each(|component| component.build())
+    wanted.into_iter().try_for_each(Component::build)
 }
 
 /// Every component's name, version and folder, and whether it is built.

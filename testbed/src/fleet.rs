@@ -4,7 +4,7 @@
 //! Deployments, their pods, budgets, scheduling and evictions are Kubernetes' own; only the kubelets are played (by kwok).
 
 use crate::fill::{Proxy, create};
-use crate::plane::{Options, Plane};
+use crate::plane::{Options, Pace, Plane};
 use crate::{cache, cmd, ports};
 use anyhow::{Context, Result, ensure};
 use camino::Utf8Path;
@@ -42,7 +42,7 @@ impl Fleet {
     ///
     /// # Errors
     /// When a component is not built or does not become ready, or the pods do not run.
-    pub fn start(&self, dir: &Utf8Path) -> Result<Plane> {
+    pub fn start(&self, dir: &Utf8Path, pace: Pace) -> Result<Plane> {
         let filled = dir.join("etcd").exists();
         // The rates that controllers allow themselves by default would be what is waited for; and a machine that is busy
         // making pods renews leases late.
@@ -57,7 +57,7 @@ impl Fleet {
             &Options {
                 controllers: true,
                 controller_manager: flags.map(str::to_owned).to_vec(),
-                simulated_nodes: true,
+                simulated_nodes: Some(pace),
                 ..Options::default()
             },
         )?;

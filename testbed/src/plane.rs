@@ -26,7 +26,27 @@ pub struct Options {
     /// More flags of the controller manager.
     pub controller_manager: Vec<String>,
     /// Also kube-scheduler, and kwok, which plays the kubelet of every node: pods are bound, run and end by themselves.
-    pub simulated_nodes: bool,
+    pub simulated_nodes: Option<Pace>,
+}
+
+/// How long simulated pods take to run once they are bound, and to be gone once they are deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// No time at all: what takes time is the control plane, and who drains.
+    AtOnce,
+    /// 1 to 5 s, each pod another time, as kwok's own general stages have it: a kubelet starts and stops containers.
+    Kubelet,
+}
+
+impl Pace {
+    /// The configuration of kwok.
+    fn stages(self) -> String {
+        let (shortest, longest) = match self {
+            Self::AtOnce => ("0", "0"),
+            Self::Kubelet => ("1000", "5000"),
+        };
+        KWOK.replace("SHORTEST_MS", shortest).replace("LONGEST_MS", longest)
+    }
 }
 
 /// A running control plane; it ends with this value. Its folder is the caller's.
@@ -71,10 +91,10 @@ impl Plane {
         if options.controllers {
             plane.start_controllers(&pki, &options.controller_manager)?;
         }
-        if options.simulated_nodes {
+        if let Some(pace) = options.simulated_nodes {
             plane.kubeconfig_for(&pki, "system:kube-scheduler", "")?;
             plane.start_scheduler()?;
-            plane.start_kwok()?;
+            plane.start_kwok(pace)?;
         }
         Ok(plane)
     }
@@ -192,10 +212,10 @@ impl Plane {
         self.wait("kube-scheduler", &format!("https://127.0.0.1:{port}/healthz"))
     }
 
-    fn start_kwok(&mut self) -> Result<()> {
+    fn start_kwok(&mut self, pace: Pace) -> Result<()> {
         let address = format!("127.0.0.1:{}", ports::free());
         let file = self.dir.join("kwok.yaml");
-        fs::write(&file, KWOK).with_context(|| format!("cannot write {file}"))?;
+        fs::write(&file, pace.stages()).with_context(|| format!("cannot write {file}"))?;
         let mut command = Command::new(components::kwok()?.path("kwok"));
         // a configuration in the user's home would be read, too
         command.env("HOME", &self.dir).args(["--config", file.as_str(), "--server-address", &address]);

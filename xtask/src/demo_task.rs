@@ -10,8 +10,8 @@ use testbed::{base, components};
 #[allow(clippy::print_stdout)] // what a demo is for
 pub(crate) fn run() -> Result<()> {
     let start = Instant::now();
-    setup_task::run()?;
-    components::build(&[])?;
+    setup_task::to_build()?;
+    components::build_for_hosts()?;
     base::build()?;
     let binary = dist_task::build()?;
     println!("\n# a real kubeadm cluster on this machine");

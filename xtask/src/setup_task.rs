@@ -4,13 +4,17 @@ use anyhow::{Context, Result};
 use std::process::Command;
 use testbed::{cmd, needs};
 
-/// A tool the build or the tests need, and the Debian package that has it.
+/// A tool the build needs, and the Debian package that has it.
 const BUILD_TOOLS: &[(&str, &str)] = &[
     ("protoc", "protobuf-compiler"),
     ("musl-gcc", "musl-tools"),
     ("cc", "gcc"),
     ("cmake", "cmake"),
     ("make", "make"),
+];
+
+/// The same for what tests talk to and compare with.
+const TEST_TOOLS: &[(&str, &str)] = &[
     ("sshd", "openssh-server"),
     ("ssh", "openssh-client"),
     ("openssl", "openssl"),
@@ -26,13 +30,30 @@ const UNWANTED_SERVICE: &str = "prometheus.service";
 /// The target of the shipped binary.
 pub(crate) const TARGET: &str = "x86_64-unknown-linux-musl";
 
+/// All of it, with what checks the project itself.
 pub(crate) fn run() -> Result<()> {
-    needs::go()?;
-    needs::hosts()?;
+    to_test()?;
+    if !needs::has("cargo-deny") && !cargo_bin("cargo-deny") {
+        cmd::note("installing cargo-deny");
+        cmd::run(Command::new("cargo").args(["install", "--quiet", "--locked", "cargo-deny"]))?;
+    }
+    Ok(())
+}
+
+/// What the tests need.
+pub(crate) fn to_test() -> Result<()> {
+    to_build()?;
     if !needs::has("promtool") && needs::has("systemctl") {
         // whoever had it keeps it running
         cmd::sh("systemctl", ["mask", UNWANTED_SERVICE])?;
     }
+    needs::packages(TEST_TOOLS)
+}
+
+/// What building Rekindle and the testbed's components, and running test hosts, need.
+pub(crate) fn to_build() -> Result<()> {
+    needs::go()?;
+    needs::hosts()?;
     needs::packages(BUILD_TOOLS)?;
     // protoc's own include files come in a package of their own, without a tool to look for.
     if !std::path::Path::new("/usr/include/google/protobuf/empty.proto").exists() {
@@ -42,10 +63,6 @@ pub(crate) fn run() -> Result<()> {
         .context("rustup is needed for the static target; install Rust with rustup")?;
     if !have.lines().any(|line| line.trim() == TARGET) {
         cmd::sh("rustup", ["target", "add", TARGET])?;
-    }
-    if !needs::has("cargo-deny") && !cargo_bin("cargo-deny") {
-        cmd::note("installing cargo-deny");
-        cmd::run(Command::new("cargo").args(["install", "--quiet", "--locked", "cargo-deny"]))?;
     }
     Ok(())
 }

@@ -42,7 +42,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         bail!("no tests named {unknown}: `cargo xtask test --list` names them");
     }
     let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
-    setup_task::run()?;
+    setup_task::to_test()?;
     let mut timings = Timings::default();
     let (pure, stock) = (wanted("pure"), wanted("stock"));
     if stock {

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::process::Stdio;
 use testbed::fleet::{Fleet, node_name};
+use testbed::plane::Pace;
 
 /// Half of the Deployments may lack one pod of 30 at a time, and have about ten on the nodes that are drained.
 const FLEET: Fleet = Fleet { nodes: 30, deployments: 10, replicas: 30, guarded: 5, min_available: 29 };
@@ -35,7 +36,7 @@ fn cordoned(site: &Site) -> usize {
 #[test]
 fn a_drain_of_many_nodes_survives_its_own_death() {
     let folder = tempfile::tempdir().unwrap();
-    let plane = FLEET.start(Utf8Path::from_path(folder.path()).unwrap()).unwrap();
+    let plane = FLEET.start(Utf8Path::from_path(folder.path()).unwrap(), Pace::AtOnce).unwrap();
     let site = Site::over(folder, plane);
     let names: BTreeSet<String> = (0..DRAINED).map(node_name).collect();
     let mut drain = vec!["node", "drain", "--yes"];

@@ -1,10 +1,11 @@
-//! What a drill on a living cluster breaks. Nothing is deleted and nothing is overwritten: data is moved aside on its own
-//! file system, processes are stopped, and `runs undo` brings all of it back. The recovery that follows is the ordinary one,
+//! What a drill on a living cluster breaks. Nothing is deleted and nothing is overwritten: data and certificates are moved
+//! aside on their own file system, processes are stopped, and `runs undo` brings all of it back. The recovery that follows is the ordinary one,
 //! and knows nothing of the drill.
 //!
 //! Only a cluster that is well is broken: what a drill finds and mends must be what it made.
 
 use crate::build::Steps;
+use crate::certificates::expiry::add_expiry;
 use crate::parts::{add_stop_containers, add_stop_unit, parked};
 use crate::parts_plan::{Parts, assemble};
 use crate::paths::Swap;
@@ -34,6 +35,8 @@ pub enum Scenario {
     QuorumLost,
     /// One member loses its data.
     MemberLost,
+    /// Every leaf certificate of the hosts given has expired.
+    CertificatesExpired,
     /// Nothing is lost: etcd's static pod loses its manifest, or the unit of the API server is stopped.
     Stopped,
 }
@@ -77,7 +80,7 @@ pub fn breaking(
                 format!("the cluster has {} etcd members, and this scenario needs three", members.len());
             return refused(why, "data-lost and stopped are scenarios for any number of members");
         }
-        (Scenario::DataLost, all) => all,
+        (Scenario::DataLost | Scenario::CertificatesExpired, all) => all,
         (Scenario::QuorumLost, all) => all.get(all.len() - survey.quorum()..).unwrap_or_default(),
         (Scenario::MemberLost, all) => all.get(all.len() - 1..).unwrap_or_default(),
         (Scenario::Stopped, all) => all.get(..1).unwrap_or_default(),
@@ -90,7 +93,10 @@ pub fn breaking(
         }
         return outcome;
     }
-    PlanOutcome::Plan(Box::new(assemble(&context, parts(&context, scenario, broken))))
+    match parts(&context, scenario, broken) {
+        Ok(parts) => PlanOutcome::Plan(Box::new(assemble(&context, parts))),
+        Err(why) => refused(why, "the other scenarios leave certificates alone"),
+    }
 }
 
 /// Whether its people allow that this cluster is broken.
@@ -128,14 +134,15 @@ pub fn unwell(diagnosis: &Diagnosis) -> Option<String> {
     (!well).then(|| "the cluster is not seen to be well: not every etcd member is healthy".to_owned())
 }
 
-fn parts(context: &Context<'_>, scenario: Scenario, broken: &[Member<'_>]) -> Parts {
+fn parts(context: &Context<'_>, scenario: Scenario, broken: &[Member<'_>]) -> Result<Parts, String> {
     let mut steps = Steps::default();
     // side by side: that members break one after the other would let etcd notice
     steps.stage();
-    for member in broken {
-        match scenario {
-            Scenario::Stopped => add_stop(context, &mut steps, member),
-            _ => add_loss(context, &mut steps, member),
+    match scenario {
+        Scenario::Stopped => broken.iter().for_each(|member| add_stop(context, &mut steps, member)),
+        Scenario::CertificatesExpired => add_expiry(context, &mut steps)?,
+        Scenario::DataLost | Scenario::QuorumLost | Scenario::MemberLost => {
+            broken.iter().for_each(|member| add_loss(context, &mut steps, member));
         }
     }
     let hosts: Vec<HostId> = broken.iter().map(|member| member.host.id.clone()).collect();
@@ -143,9 +150,12 @@ fn parts(context: &Context<'_>, scenario: Scenario, broken: &[Member<'_>]) -> Pa
     let names = and_list(&names);
     let what = match scenario {
         Scenario::Stopped => format!("the control plane on {names} is stopped; no data is touched"),
+        Scenario::CertificatesExpired => {
+            format!("every certificate on {names} has expired; the good ones are moved aside")
+        }
         _ => format!("etcd on {names} loses its data, which is moved aside"),
     };
-    Parts {
+    Ok(Parts {
         hosts,
         summary: format!(
             "A drill breaks this cluster: {what}. Then it is recovered as after a real failure."
@@ -158,7 +168,7 @@ fn parts(context: &Context<'_>, scenario: Scenario, broken: &[Member<'_>]) -> Pa
             context.goal.run_id
         ),
         warnings: vec!["The API is down, or less than safe, until the recovery has ended.".into()],
-    }
+    })
 }
 
 /// Stops what runs on a host, and moves its member's data aside.

@@ -1,4 +1,5 @@
-//! The roads that are taken when they are asked for: certificates made anew, a host taken out of its cluster.
+//! The roads that are taken when they are asked for: certificates made anew, or let expire by a drill; a host taken out of
+//! its cluster.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 use rekindle_model::certificate::{
@@ -9,6 +10,7 @@ use rekindle_model::inventory::Inventory;
 use rekindle_model::plan::{Goal, Plan, PlanOutcome};
 use rekindle_model::step::{Reversibility, Step};
 use rekindle_model::{HostId, HostPath, RunId, Seen};
+use rekindle_plan::breaking::{Scenario, breaking};
 use rekindle_plan::certificates::{Renew, renew_certificates};
 use rekindle_plan::lint;
 use rekindle_plan::reset::reset;
@@ -99,6 +101,41 @@ fn plan(outcome: PlanOutcome, inventory: &Inventory) -> Plan {
 
 fn stages(plan: &Plan, wanted: impl Fn(&Step) -> bool) -> Vec<u32> {
     plan.steps.iter().filter(|s| wanted(&s.step)).map(|s| s.stage).collect()
+}
+
+fn expired(inventory: &Inventory) -> PlanOutcome {
+    let diagnosis = rekindle_diagnose::diagnose(inventory);
+    let uid = inventory.cluster.kube_system_uid.known().unwrap().clone();
+    breaking(inventory, &diagnosis, &goal(), Scenario::CertificatesExpired, &[uid], NOW_MS)
+}
+
+// A drill lets every certificate end an hour ago, after a life as long as the real one had, so that its successor is for as
+// long again. Nothing is final. What it could not renew afterwards it leaves alone.
+#[test]
+fn a_drill_lets_certificates_expire_that_can_be_renewed() {
+    let mut inventory = cluster(Fixture::kubeadm(3), 300);
+    let PlanOutcome::Plan(plan) = expired(&inventory) else { panic!("no plan: {:#?}", expired(&inventory)) };
+    assert!(plan.steps.iter().all(|step| step.reversibility != Reversibility::Final));
+    let mut expired_hosts = 0;
+    for step in &plan.steps {
+        let Step::InstallCertificates { renewals, set_aside } = &step.step else { continue };
+        expired_hosts += 1;
+        assert_eq!((renewals.len(), set_aside.len()), (3, 0));
+        for one in renewals {
+            assert_eq!(one.not_after_s, NOW_S - 3_600, "{}", one.name);
+            assert_eq!(one.not_after_s - one.not_before_s, one.old.lifetime_s(), "{}", one.name);
+        }
+    }
+    assert_eq!(expired_hosts, 3);
+    let (swaps, starts) = (
+        stages(&plan, |step| matches!(step, Step::InstallCertificates { .. })),
+        stages(&plan, |step| matches!(step, Step::StartUnit { .. })),
+    );
+    assert!(starts.len() == 3 && swaps.iter().max() < starts.iter().min(), "{swaps:?} {starts:?}");
+    let Seen::Known(facts) = &mut inventory.hosts[1].certificates else { panic!() };
+    facts.files[1].key = KeyState::Missing;
+    let PlanOutcome::Refused(refusal) = expired(&inventory) else { panic!("broken for good") };
+    assert!(refusal.reason.contains("could not be renewed afterwards: etcd-peer"), "{}", refusal.reason);
 }
 
 // A cluster that works keeps working: what runs is saved, hosts follow one another, and each is proved before the next

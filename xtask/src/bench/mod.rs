@@ -36,7 +36,7 @@ pub(crate) struct Args {
 const WITHOUT_SNAPSHOT: [&str; 5] = ["agent", "resources", "drain", "rto-one", "rto-three"];
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    crate::setup_task::run()?;
+    crate::setup_task::to_test()?;
     testbed::components::build(&["etcd-3.6".into()])?;
     let binary = match &args.binary {
         Some(path) => path.canonicalize_utf8().with_context(|| format!("no binary at {path}"))?,

@@ -69,14 +69,26 @@ pub(super) fn turn(hosts: &Hosts, agreed: &Consent, run_id: &RunId) -> Result<Op
     turn.map(Some).map_err(|error| of_run(error, "nothing was begun".into()))
 }
 
-/// The same way for a verb that restores nothing: observes, diagnoses, has `plan` decide (of the inventory, the diagnosis,
-/// the goal, and now), and carries it out.
+/// The same way for a verb that restores nothing, with its report: see [`asked`].
 pub(super) fn carry_out_asked(
     hosts: &Hosts,
     agreed: &Consent,
     output: &Output,
     plan: impl FnOnce(&Inventory, &Diagnosis, &Goal, i64) -> PlanOutcome,
 ) -> Result<Exit, Failure> {
+    match asked(hosts, agreed, output, plan)? {
+        Ended::Run(report) => finish(&report, output),
+        Ended::Planned(outcome) => show(&outcome, output),
+    }
+}
+
+/// Observes, diagnoses, has `plan` decide (of the inventory, the diagnosis, the goal, and now), and carries it out.
+pub(super) fn asked(
+    hosts: &Hosts,
+    agreed: &Consent,
+    output: &Output,
+    plan: impl FnOnce(&Inventory, &Diagnosis, &Goal, i64) -> PlanOutcome,
+) -> Result<Ended, Failure> {
     let runtime = connect::runtime()?;
     let world = runtime.block_on(connect::world(hosts))?;
     let run_id = new_run();
@@ -89,9 +101,10 @@ pub(super) fn carry_out_asked(
     let made = Made { outcome, began_ms, diagnosed_ms };
     match (&made.outcome, turn) {
         (PlanOutcome::Plan(plan), Some(turn)) => {
-            carry_out(&runtime, &world, plan, &made, turn, agreed, output)
+            let report = run_plan(&runtime, &world, plan, &made, turn, agreed, output)?;
+            Ok(Ended::Run(Box::new(report)))
         }
-        _ => show(&made.outcome, output),
+        _ => Ok(Ended::Planned(made.outcome)),
     }
 }
 

@@ -5,8 +5,9 @@
 //! (all certificates have expired, so no member of etcd trusts another) there is nothing to keep up: all hosts at once.
 //! Components are stopped before the swap and started after it, so that taking it back in reverse order does the same.
 //!
-//! [`pick`] says what is renewed and who signs it, [`steps`] how it is carried out.
+//! [`pick`] says what is renewed and who signs it, [`steps`] how it is carried out, [`expiry`] what a drill does instead.
 
+pub(crate) mod expiry;
 mod pick;
 mod steps;
 

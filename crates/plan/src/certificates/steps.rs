@@ -39,18 +39,21 @@ pub(super) fn add_signed(steps: &mut Steps, works: &[Work<'_>]) {
 
 /// Stops what uses the certificates of a host, swaps them, starts it again.
 pub(super) fn add_swap(steps: &mut Steps, work: &Work<'_>) {
+    add_stopped_swap(steps, work);
+    for unit in units(work) {
+        add_start_unit(steps, &work.host.id, unit, false, Reversibility::Compensated);
+    }
+    add_start_kubelet(steps, work);
+}
+
+/// Stops what uses the certificates of a host, and swaps them.
+pub(super) fn add_stopped_swap(steps: &mut Steps, work: &Work<'_>) {
     let (host, id) = (work.host, &work.host.id);
     let pods = host.layout != Layout::Units;
-    let kubelet = work.kubelet || (pods && !work.components.is_empty());
-    let units: Vec<&str> = Component::ALL
-        .into_iter()
-        .filter(|component| !pods && work.components.contains(component))
-        .filter_map(|component| unit_of(host, component))
-        .collect();
-    if kubelet {
+    if uses_kubelet(work) {
         add_stop_unit(steps, id, kubelet_unit(host), false);
     }
-    units.iter().rev().for_each(|unit| add_stop_unit(steps, id, unit, false));
+    units(work).iter().rev().for_each(|unit| add_stop_unit(steps, id, unit, false));
     let running: Vec<Component> =
         work.components.iter().copied().filter(|c| *c != Component::Etcd || is_up(host, *c)).collect();
     if pods && !running.is_empty() {
@@ -59,12 +62,26 @@ pub(super) fn add_swap(steps: &mut Steps, work: &Work<'_>) {
     let step = Step::InstallCertificates { renewals: work.renewals(), set_aside: work.set_aside.clone() };
     let summary = "put the new certificates and keys in place, the old ones into the run's folders";
     steps.add(Some(id), Phase::Restore, Reversibility::Reversible, summary, step);
-    for unit in &units {
-        add_start_unit(steps, id, unit, false, Reversibility::Compensated);
+}
+
+/// Starts kubelet, where it was stopped for the swap.
+pub(super) fn add_start_kubelet(steps: &mut Steps, work: &Work<'_>) {
+    if uses_kubelet(work) {
+        let unit = kubelet_unit(work.host);
+        add_start_unit(steps, &work.host.id, unit, false, Reversibility::Compensated);
     }
-    if kubelet {
-        add_start_unit(steps, id, kubelet_unit(host), false, Reversibility::Compensated);
-    }
+}
+
+/// Whether kubelet is restarted: for its own sake, or for its static pods.
+fn uses_kubelet(work: &Work<'_>) -> bool {
+    work.kubelet || (work.host.layout != Layout::Units && !work.components.is_empty())
+}
+
+/// The units of the components that use the certificates; none with static pods.
+fn units<'a>(work: &Work<'a>) -> Vec<&'a str> {
+    let pods = work.host.layout != Layout::Units;
+    let used = Component::ALL.into_iter().filter(|one| !pods && work.components.contains(one));
+    used.filter_map(|component| unit_of(work.host, component)).collect()
 }
 
 /// Whether a component was seen running.

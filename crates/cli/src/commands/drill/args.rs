@@ -99,6 +99,8 @@ pub(super) enum Scenario {
     QuorumLost,
     /// One of three or more members loses its data.
     MemberLost,
+    /// Every certificate of the hosts given has expired, but for the authorities.
+    CertificatesExpired,
     /// No data is lost: etcd's static pod loses its manifest, or the unit of the API server is stopped.
     Stopped,
 }

@@ -1,5 +1,5 @@
 //! `rekindle drill run --scenario`: a cluster that is there for it is broken, by a run that can be taken back, and recovered
-//! by the ordinary `recover`, which knows nothing of the drill. Two runs, one report.
+//! by the ordinary `recover` or `certs renew`, which know nothing of the drill. Two runs, one report.
 
 use super::args::{Run, Scenario};
 use super::report::{Check, DrillReport, Phase};
@@ -7,7 +7,7 @@ use super::run::{conclude, settle};
 use crate::args::{Consent, Recover, Restore};
 use crate::commands::check::options;
 use crate::commands::plan::{LOOKS, Made, PAUSE, goal_without_data, new_run, point_file, show};
-use crate::commands::recover::{Ended, recover, run_plan, turn};
+use crate::commands::recover::{Ended, asked, recover, run_plan, turn};
 use crate::commands::{backup, from};
 use crate::connect;
 use crate::exit::Exit;
@@ -19,6 +19,7 @@ use rekindle_model::plan::PlanOutcome;
 use rekindle_model::report::RunReport;
 use rekindle_model::{RunId, Seen};
 use rekindle_plan::breaking::{self, breaking};
+use rekindle_plan::certificates::{Renew, renew_certificates};
 use rekindle_world::World;
 use rekindle_world::observe::observe;
 
@@ -44,9 +45,7 @@ pub(super) fn run(mut args: Run, scenario: Scenario, output: &Output) -> Result<
     let mut report = DrillReport::begin(place, backup::writer_name()?.to_string(), targets);
     report.scenario = Some(name(scenario));
     report.runs.push(id);
-    let consent = Consent { yes: true, dry_run: false };
-    let again = Recover { hosts: args.live.hosts.clone(), restore: restore(&args), consent };
-    match recover(&again, output) {
+    match mend(&args, scenario, output) {
         Ok(Ended::Run(recovered)) => take(&mut report, &recovered),
         Ok(Ended::Planned(PlanOutcome::Refused(refusal))) => {
             report.failure = Some(format!("no recovery was planned: {}", refusal.reason));
@@ -58,6 +57,19 @@ pub(super) fn run(mut args: Run, scenario: Scenario, output: &Output) -> Result<
         }
     }
     conclude(report, &args.reports.report_dir, output)
+}
+
+/// What a person would do about it.
+fn mend(args: &Run, scenario: Scenario, output: &Output) -> Result<Ended, Failure> {
+    let consent = Consent { yes: true, dry_run: false };
+    let hosts = &args.live.hosts;
+    if scenario == Scenario::CertificatesExpired {
+        let wanted = Renew { all: true, ..Renew::default() };
+        return asked(hosts, &consent, output, |inventory, diagnosis, goal, now_ms| {
+            renew_certificates(inventory, diagnosis, goal, &wanted, now_ms)
+        });
+    }
+    recover(&Recover { hosts: hosts.clone(), restore: restore(args), consent }, output)
 }
 
 /// Plans the fault; the backup is looked at as the recovery will look at it.
@@ -88,14 +100,20 @@ async fn plan(
     let _ = std::fs::remove_file(point_file(hosts, id));
     let diagnosed_ms = rekindle_run::now_ms();
     let goal = goal_without_data(hosts, id.clone());
-    let scenario = match scenario {
-        Scenario::DataLost => breaking::Scenario::DataLost,
-        Scenario::QuorumLost => breaking::Scenario::QuorumLost,
-        Scenario::MemberLost => breaking::Scenario::MemberLost,
-        Scenario::Stopped => breaking::Scenario::Stopped,
-    };
-    let outcome = breaking(&inventory, &diagnosis, &goal, scenario, allowed, diagnosed_ms);
+    let outcome = breaking(&inventory, &diagnosis, &goal, scenario.into(), allowed, diagnosed_ms);
     Ok(Made { outcome, began_ms, diagnosed_ms })
+}
+
+impl From<Scenario> for breaking::Scenario {
+    fn from(scenario: Scenario) -> Self {
+        match scenario {
+            Scenario::DataLost => Self::DataLost,
+            Scenario::QuorumLost => Self::QuorumLost,
+            Scenario::MemberLost => Self::MemberLost,
+            Scenario::CertificatesExpired => Self::CertificatesExpired,
+            Scenario::Stopped => Self::Stopped,
+        }
+    }
 }
 
 /// What the recovery restores from.
