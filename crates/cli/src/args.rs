@@ -225,7 +225,7 @@ pub(crate) struct Hosts {
 }
 
 /// What is restored, and how.
-#[derive(Debug, Clone, ClapArgs)]
+#[derive(Debug, Clone, Default, ClapArgs)]
 pub(crate) struct Restore {
     /// A snapshot file, or a folder whose newest verified snapshot is taken.
     #[arg(long, value_name = "PATH")]

@@ -6,8 +6,10 @@ use crate::folder::{
     Folder, HERE, INDEX, INDEX_MAX_BYTES, OBJECT_MAX_BYTES, SUMS, SUMS_MAX_BYTES, create, is_object, make_dir,
 };
 use camino::Utf8Path;
+use rekindle_vault::Identities;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::sync::Arc;
 
 /// Writes a backup's folder as an archive. Memory does not grow with the backup.
 ///
@@ -61,6 +63,21 @@ pub fn unpack(archive: &Utf8Path, folder: &Utf8Path) -> Result<()> {
         io::copy(&mut Read::take(&mut entry, max_bytes), &mut file).map_err(Error::local("write", &to))?;
     }
     Ok(())
+}
+
+/// Unpacks an archive into a folder that is new, and reads every object in it, Secrets with `identities`: how many there are.
+///
+/// # Errors
+/// As [`unpack`], and when a file is not as it was written, can't be decrypted, or is no object.
+pub fn read(archive: &Utf8Path, folder: &Utf8Path, identities: Arc<Identities>) -> Result<u64> {
+    unpack(archive, folder)?;
+    let backup = Folder::open(folder, Some(identities), false)?;
+    let mut objects = 0;
+    for path in backup.paths() {
+        backup.object(path)?;
+        objects += 1;
+    }
+    Ok(objects)
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 pub(crate) const INDEX: &str = "index.json";
 pub(crate) const SUMS: &str = "SHA256SUMS";
@@ -157,7 +157,7 @@ pub struct Folder {
     root: Utf8PathBuf,
     /// What it says of itself.
     pub index: Index,
-    identities: Option<Identities>,
+    identities: Option<Arc<Identities>>,
     sums: BTreeMap<String, [u8; 32]>,
     accept_edited: bool,
 }
@@ -167,7 +167,7 @@ impl Folder {
     ///
     /// # Errors
     /// [`Error::Folder`] when it is none, or its list of files is not the one it was written with.
-    pub fn open(folder: &Utf8Path, identities: Option<Identities>, accept_edited: bool) -> Result<Self> {
+    pub fn open(folder: &Utf8Path, identities: Option<Arc<Identities>>, accept_edited: bool) -> Result<Self> {
         let root = folder.join(HERE);
         let path = root.join(INDEX);
         if !path.exists() {

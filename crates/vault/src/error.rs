@@ -215,13 +215,13 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
-    /// The content of a full is no sound snapshot, or that of a segment no sound segment.
+    /// The content of a full is no sound snapshot, that of a segment no sound segment, or an archive of objects none.
     #[error("what {object} holds is not sound")]
     Inside {
         /// The object.
         object: String,
         /// Why.
-        source: Box<etcd_disk::Error>,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A snapshot file is not what its caller verified.
     #[error("{} has changed since it was verified", path.display())]

@@ -50,7 +50,7 @@ pub use scratch::Scratch;
 pub use store::Store;
 pub use upload::PartSource;
 pub use vault::Vault;
-pub use verify::{Fault, VerifyLevel, VerifyReport};
+pub use verify::{Fault, ReadObjects, VerifyLevel, VerifyReport};
 pub use writer::{BundleMeta, FullMeta, ResourcesMeta, SegmentMeta, Writer};
 
 /// Now, in milliseconds since the Unix epoch.

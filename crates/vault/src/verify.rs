@@ -1,11 +1,12 @@
-//! Verification: signatures, chain, continuity and digests without an identity; with one, every content is read.
+//! Verification: signatures, chain, continuity and digests without an identity; with one, every content is read. What lies in an
+//! archive of objects the caller reads: this crate knows no objects.
 
 use crate::chain;
 use crate::download;
 use crate::error::{Error, Result};
 use crate::history::{Gap, History};
 use crate::keys::Identities;
-use crate::manifest::{Content, MANIFEST_MAX_BYTES, Manifest, Part, Segment};
+use crate::manifest::{Content, Full, MANIFEST_MAX_BYTES, Manifest, Part, Segment};
 use crate::scratch::Scratch;
 use crate::vault::Vault;
 use etcd_disk::snapshot::{SnapshotFile, TrailerPolicy, VerifyOptions};
@@ -18,18 +19,24 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// Reads an archive of objects (a file) to its end: how many it holds.
+pub type ReadObjects =
+    dyn Fn(&Path) -> std::result::Result<u64, Box<dyn std::error::Error + Send + Sync>> + Send + Sync;
+
 /// How deep.
 #[derive(Clone)]
 pub enum VerifyLevel {
     /// Every part's stored size and sha256.
     Stored,
     /// Beside that: every part decrypted, decompressed and compared; every snapshot verified and hashed, every
-    /// segment read to its end.
+    /// segment and every archive of objects read to its end.
     Content {
         /// Who can read.
         identities: Arc<Identities>,
-        /// A folder with room for one snapshot.
+        /// A folder with room for one snapshot, and for an archive of objects twice.
         scratch: PathBuf,
+        /// Reads archives of objects.
+        read_objects: Arc<ReadObjects>,
     },
 }
 
@@ -181,21 +188,26 @@ impl Vault {
     }
 
     async fn verify_part(&self, manifest: &Manifest, part: &Part, level: &VerifyLevel) -> Result<()> {
-        let VerifyLevel::Content { identities, scratch } = level else {
+        let VerifyLevel::Content { identities, scratch, read_objects } = level else {
             return self.verify_stored(part).await;
         };
-        let (name, check): (_, Check) = match &manifest.content {
-            Content::Full(_) => ("snapshot.db", verify_snapshot),
-            Content::Segment(_) => ("segment", verify_segment),
-            Content::Bundle(_) | Content::Resources(_) | Content::Prune(_) => {
-                return download::read(&self.store, part, identities).await;
-            }
-        };
+        if matches!(manifest.content, Content::Bundle(_) | Content::Prune(_)) {
+            return download::read(&self.store, part, identities).await;
+        }
         let folder = Scratch::new(scratch, "verify")?;
-        let file = folder.path().join(name);
+        let file = folder.path().join("content");
         self.fetch(part, identities, &file).await?;
         let (object, content) = (self.object(&part.name), manifest.content.clone());
-        let work = move || check(&object, &content, &file);
+        let read_objects = Arc::clone(read_objects);
+        let work = move || match &content {
+            Content::Full(full) => verify_snapshot(&object, full, &file),
+            Content::Segment(segment) => verify_segment(&object, segment, &file),
+            Content::Resources(objects) => {
+                let found = read_objects(&file).map_err(unsound(&object))?;
+                same(&object, "objects", objects.objects, found)
+            }
+            Content::Bundle(_) | Content::Prune(_) => Ok(()),
+        };
         tokio::task::spawn_blocking(work).await.map_err(|_| Error::Worker { doing: "verifying a part" })?
     }
 
@@ -205,14 +217,14 @@ impl Vault {
     }
 }
 
-/// Verifies a fetched part's inside against what its manifest says of it.
-type Check = fn(&str, &Content, &Path) -> Result<()>;
+/// What a part holds is not sound, though it is what was put there.
+fn unsound<E: Into<Box<dyn std::error::Error + Send + Sync>>>(object: &str) -> impl Fn(E) -> Error + '_ {
+    move |error| Error::Inside { object: object.to_owned(), source: error.into() }
+}
 
-fn verify_snapshot(object: &str, content: &Content, file: &Path) -> Result<()> {
-    let Content::Full(full) = content else { return Ok(()) };
-    let unsound = |error| Error::Inside { object: object.to_owned(), source: Box::new(error) };
-    let snapshot = SnapshotFile::open(file, TrailerPolicy::Required).map_err(unsound)?;
-    let found = snapshot.verify(&VerifyOptions::default(), &mut |_, _| ()).map_err(unsound)?;
+fn verify_snapshot(object: &str, full: &Full, file: &Path) -> Result<()> {
+    let snapshot = SnapshotFile::open(file, TrailerPolicy::Required).map_err(unsound(object))?;
+    let found = snapshot.verify(&VerifyOptions::default(), &mut |_, _| ()).map_err(unsound(object))?;
     same(object, "revision", full.revision, found.revision)?;
     same(object, "compact revision", full.compact_revision, found.compact_revision)?;
     same(object, "rows", full.rows, found.rows)?;
@@ -222,17 +234,15 @@ fn verify_snapshot(object: &str, content: &Content, file: &Path) -> Result<()> {
         let hash = if (own.revision, own.compact_revision) == (sample.revision, sample.compact_revision) {
             own.hash
         } else {
-            hash_at(&snapshot, sample).map_err(unsound)?
+            hash_at(&snapshot, sample).map_err(unsound(object))?
         };
         same(object, "HashKV", sample.hash, hash)?;
     }
     Ok(())
 }
 
-fn verify_segment(object: &str, content: &Content, file: &Path) -> Result<()> {
-    let Content::Segment(segment) = content else { return Ok(()) };
-    let unsound = |error| Error::Inside { object: object.to_owned(), source: Box::new(error) };
-    let found = etcd_disk::segment::survey(file).map_err(unsound)?;
+fn verify_segment(object: &str, segment: &Segment, file: &Path) -> Result<()> {
+    let found = etcd_disk::segment::survey(file).map_err(unsound(object))?;
     same(object, "an end", true, found.closed)?;
     same(object, "first revision", segment.first_revision, found.header.first_revision)?;
     same(object, "last revision", segment.last_revision, found.last_revision)?;

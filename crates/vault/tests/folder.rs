@@ -155,6 +155,20 @@ async fn a_forged_backup_is_refused() {
     assert_eq!((report.manifests, report.faults.len()), (2, 1), "{report:?}");
 }
 
+// An archive that holds fewer objects than were said to be in it is told by whoever reads it, though each byte is as it was put.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_with_too_few_objects_is_told() {
+    let (keys, (_dir, store)) = (Keys::new(), folder());
+    let writer = keys.writer(&store, "laptop").await;
+    let path = keys.dir.path().join("few.tar");
+    std::fs::write(&path, noise(12, 1500)).unwrap();
+    writer.put_resources(path, resources_meta("", 1000)).await.unwrap();
+    let vault = keys.vault(&store);
+    assert_eq!(keys.verify(&vault, false).await.faults, []);
+    let faults = keys.verify(&vault, true).await.faults;
+    assert!(faults.len() == 1 && faults[0].error[0].contains("objects"), "{faults:?}");
+}
+
 // Two hosts write at once, each with its own handle: every backup is there, at places without a hole, in one chain.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_writers_at_once() {

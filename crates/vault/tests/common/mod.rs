@@ -69,7 +69,11 @@ impl Keys {
     pub async fn verify(&self, vault: &Vault, content: bool) -> VerifyReport {
         let scratch = self.dir.path().to_owned();
         let level = match content {
-            true => VerifyLevel::Content { identities: self.identities.clone(), scratch },
+            true => VerifyLevel::Content {
+                identities: self.identities.clone(),
+                scratch,
+                read_objects: Arc::new(|archive| Ok(std::fs::metadata(archive)?.len() / OBJECT_BYTES as u64)),
+            },
             false => VerifyLevel::Stored,
         };
         vault.verify(&level, &mut |_, _| ()).await.unwrap()
@@ -191,18 +195,24 @@ pub async fn put_bundle(writer: &Writer, dir: &Path, host: &str, taken_ms: i64) 
     writer.put_bundle(path, meta).await.unwrap()
 }
 
+/// What stands for an archive of objects here: noise, so many bytes of it for each.
+const OBJECT_BYTES: usize = 700;
+
 pub async fn put_resources(writer: &Writer, dir: &Path, scope: &str, taken_ms: i64) -> Manifest {
     let path = dir.join("resources.tar");
-    std::fs::write(&path, noise(11, 2000)).unwrap();
-    let meta = ResourcesMeta {
+    std::fs::write(&path, noise(11, 3 * OBJECT_BYTES)).unwrap();
+    writer.put_resources(path, resources_meta(scope, taken_ms)).await.unwrap()
+}
+
+pub fn resources_meta(scope: &str, taken_ms: i64) -> ResourcesMeta {
+    ResourcesMeta {
         identity: ClusterIdentity::default(),
         scope: scope.into(),
         taken_ms,
         objects: 3,
         problems: 0,
         server_version: "v1.37.2".into(),
-    };
-    writer.put_resources(path, meta).await.unwrap()
+    }
 }
 
 /// The name of a manifest's part.

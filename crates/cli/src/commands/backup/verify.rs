@@ -7,8 +7,18 @@ use crate::commands::snapshot::bar;
 use crate::exit::Exit;
 use crate::failure::{Doing, Failure};
 use crate::output::Output;
-use rekindle_vault::{Identities, VerifyLevel};
+use camino::Utf8Path;
+use rekindle_resources::archive;
+use rekindle_vault::{Identities, ReadObjects, VerifyLevel};
 use std::sync::Arc;
+
+/// Reads archives of objects; each is unpacked beside itself, in the folder that goes with it.
+fn read_objects(identities: Arc<Identities>) -> Arc<ReadObjects> {
+    Arc::new(move |path| {
+        let archive = Utf8Path::from_path(path).ok_or_else(|| format!("{} is not UTF-8", path.display()))?;
+        Ok(archive::read(archive, &archive.with_extension("unpacked"), identities.clone())?)
+    })
+}
 
 pub(super) async fn run(args: &Verify, output: &Output) -> Result<Exit, Failure> {
     let identities = match (&args.identity, &args.passphrase_file) {
@@ -26,7 +36,11 @@ pub(super) async fn run(args: &Verify, output: &Output) -> Result<Exit, Failure>
         None => VerifyLevel::Stored,
         Some(identities) => {
             std::fs::create_dir_all(&args.scratch).doing(|| format!("cannot make {}", args.scratch))?;
-            VerifyLevel::Content { identities: identities.clone(), scratch: args.scratch.clone().into() }
+            VerifyLevel::Content {
+                identities: identities.clone(),
+                scratch: args.scratch.clone().into(),
+                read_objects: read_objects(identities.clone()),
+            }
         }
     };
     let vault = open(&args.read).await?;

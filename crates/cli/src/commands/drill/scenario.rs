@@ -69,7 +69,8 @@ fn mend(args: &Run, scenario: Scenario, output: &Output) -> Result<Ended, Failur
             renew_certificates(inventory, diagnosis, goal, &wanted, now_ms)
         });
     }
-    recover(&Recover { hosts: hosts.clone(), restore: restore(args), consent }, output)
+    let restore = Restore { snapshot: args.snapshot.clone(), from: args.from.clone(), ..Restore::default() };
+    recover(&Recover { hosts: hosts.clone(), restore, consent }, output)
 }
 
 /// Plans the fault; the backup is looked at as the recovery will look at it.
@@ -113,19 +114,6 @@ impl From<Scenario> for breaking::Scenario {
             Scenario::CertificatesExpired => Self::CertificatesExpired,
             Scenario::Stopped => Self::Stopped,
         }
-    }
-}
-
-/// What the recovery restores from.
-fn restore(args: &Run) -> Restore {
-    Restore {
-        snapshot: args.snapshot.clone(),
-        exact: false,
-        data_dir: None,
-        accept_unknown_identity: false,
-        accept_corrupt_alarm: false,
-        skip_hash_check: false,
-        from: args.from.clone(),
     }
 }
 

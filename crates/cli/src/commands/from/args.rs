@@ -7,7 +7,7 @@ use rekindle_model::Redacted;
 use rekindle_vault::{Identities, Signer, SigningKey, Store};
 
 /// A point in time of a vault, to restore from.
-#[derive(Debug, Clone, ClapArgs)]
+#[derive(Debug, Clone, Default, ClapArgs)]
 #[command(next_help_heading = "From a vault")]
 pub(crate) struct FromVault {
     /// Restore from the backups in this vault: a folder, `file:///FOLDER`, or `s3://BUCKET/PREFIX`.

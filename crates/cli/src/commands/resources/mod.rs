@@ -21,6 +21,7 @@ use rekindle_resources::folder::Folder;
 use rekindle_resources::index::ClusterFacts;
 use rekindle_vault::Identities;
 use rekindle_world::cluster::{Cluster, ClusterOptions};
+use std::sync::Arc;
 
 pub(crate) fn run(args: Resources, output: &Output) -> Result<Exit, Failure> {
     let runtime = connect::runtime()?;
@@ -54,7 +55,7 @@ async fn of_flags(api: &Kubeconfig) -> Result<(Cluster, ClusterFacts), Failure> 
 fn folder(folder: &Utf8Path, identity: Option<&Utf8Path>, accept_edited: bool) -> Result<Folder, Failure> {
     let identities = identity.map(|path| Identities::read(path.as_std_path())).transpose();
     let identities = identities.doing(|| "the identity can't be used".into())?;
-    Folder::open(folder, identities, accept_edited).map_err(|error| of_folder(error, folder))
+    Folder::open(folder, identities.map(Arc::new), accept_edited).map_err(|error| of_folder(error, folder))
 }
 
 /// What a person can do about a folder.
