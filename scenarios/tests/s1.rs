@@ -107,6 +107,18 @@ fn wal_garbled() {
     assert!(cluster.has_mark("early").unwrap());
 }
 
+// The same with zeros: the log reads as one that ends there, and etcd would take it for that. The db tells that it did not.
+#[test]
+fn wal_cut_short() {
+    let cluster = cluster();
+    let cut = "for f in /var/lib/etcd/member/wal/*.wal; do \
+               dd if=/dev/zero of=$f bs=512 count=64 seek=2 conv=notrunc status=none; done";
+    cluster.fault("cp1", &format!("{STOP_ALL}; {cut}; systemctl start kubelet")).unwrap();
+    recover(&cluster);
+    cluster.assert_works("after").unwrap();
+    assert!(cluster.has_mark("early").unwrap());
+}
+
 // The db was cut short.
 #[test]
 fn db_truncated() {

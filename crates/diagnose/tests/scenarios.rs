@@ -7,7 +7,7 @@ mod common;
 use common::dump;
 use rekindle_diagnose::diagnose;
 use rekindle_model::diagnosis::{ComponentVerdict, EtcdVerdict, MemberVerdict};
-use rekindle_model::etcd::EtcdDefinition;
+use rekindle_model::etcd::{EtcdDefinition, WalFacts};
 use rekindle_model::fixtures::Fixture;
 use rekindle_model::host::Component;
 use rekindle_model::{HostId, MemberId, Seen};
@@ -62,6 +62,19 @@ fn s1_damaged_files_while_stopped() {
         assert_eq!(diagnosis.etcd, EtcdVerdict::DataLost, "{name}");
         assert_eq!(diagnosis.members[&HostId::local()], MemberVerdict::DataCorrupt, "{name}");
     }
+}
+
+// S1: garbage in the log read as its torn end, or zeros as its end. The db has applied more than the log holds: it is not whole.
+#[test]
+fn s1_a_log_that_lost_its_end() {
+    let mut inventory = Fixture::kubeadm(1).garble_wal(0).snapshot(48_000).build();
+    let Seen::Known(data) = &mut inventory.hosts[0].etcd_data else { panic!() };
+    data.damage.clear();
+    data.wal = Seen::Known(WalFacts { last_index: 4, commit_index: 4, ..WalFacts::default() });
+    let diagnosis = diagnose(&inventory);
+    assert_eq!(diagnosis.etcd, EtcdVerdict::DataLost);
+    assert_eq!(diagnosis.members[&HostId::local()], MemberVerdict::DataCorrupt);
+    assert!(dump(&diagnosis).contains("the log ends at index 4, the db has applied"), "{}", dump(&diagnosis));
 }
 
 // S1: the db on disk is damaged, but the process still serves from what it has in memory: that is saved first.

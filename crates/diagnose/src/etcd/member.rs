@@ -151,6 +151,11 @@ fn silent(host: &HostFacts) -> (MemberVerdict, Vec<Evidence>) {
     {
         return (MemberVerdict::DataCorrupt, vec![short, hit.evidence]);
     }
+    if running.is_none()
+        && let Some(lost) = log_lost_its_end(host, data)
+    {
+        return (MemberVerdict::DataCorrupt, vec![lost, no_answer]);
+    }
     if let Some(process) = running {
         let text = format!("etcd runs (pid {}) and its data is whole", process.pid);
         let mut evidence = vec![seen_at(&host.id, "processes", text), no_answer];
@@ -264,6 +269,20 @@ fn log_too_short(host: &HostFacts, data: &EtcdDataFacts, hit: &Hit) -> Option<Ev
             wal_source(host),
             format!("the log ends at index {}, {wanted} was committed", wal.last_index),
         )
+    })
+}
+
+/// A log that ends before what the db has applied has lost its end, whatever its bytes look like: garbage in it may read as the
+/// torn end of a last write, which etcd drops. It syncs an entry to the log before it applies it, and a hard state with the
+/// commit index when it is sent a snapshot in place of entries (etcd `server/etcdserver/raft.go`). Counts only while etcd
+/// does not run: both files are read one after the other.
+fn log_lost_its_end(host: &HostFacts, data: &EtcdDataFacts) -> Option<Evidence> {
+    let (db, wal) = (data.db.known()?, data.wal.known()?);
+    let begun_at = wal.birth.as_ref().map_or(0, |birth| birth.first_snapshot_index);
+    let end = wal.last_index.max(wal.commit_index).max(begun_at);
+    (end < db.consistent_index).then(|| {
+        let text = format!("the log ends at index {end}, the db has applied {}", db.consistent_index);
+        seen_at(&host.id, wal_source(host), text)
     })
 }
 
