@@ -29,9 +29,14 @@ pub(super) enum Ended {
 }
 
 pub(super) fn run(args: &Recover, output: &Output) -> Result<Exit, Failure> {
-    match recover(args, output)? {
-        Ended::Run(report) => finish(&report, output),
-        Ended::Planned(outcome) => show(&outcome, output),
+    tell(&recover(args, output)?, output)
+}
+
+/// Prints what came of it; the exit code tells it, too.
+fn tell(ended: &Ended, output: &Output) -> Result<Exit, Failure> {
+    match ended {
+        Ended::Run(report) => finish(report, output),
+        Ended::Planned(outcome) => show(outcome, output),
     }
 }
 
@@ -76,10 +81,7 @@ pub(super) fn carry_out_asked(
     output: &Output,
     plan: impl FnOnce(&Inventory, &Diagnosis, &Goal, i64) -> PlanOutcome,
 ) -> Result<Exit, Failure> {
-    match asked(hosts, agreed, output, plan)? {
-        Ended::Run(report) => finish(&report, output),
-        Ended::Planned(outcome) => show(&outcome, output),
-    }
+    tell(&asked(hosts, agreed, output, plan)?, output)
 }
 
 /// Observes, diagnoses, has `plan` decide (of the inventory, the diagnosis, the goal, and now), and carries it out.
