@@ -244,6 +244,20 @@ impl Cluster {
         Ok(serde_json::from_str(&host.exec_ok(&line)?)?)
     }
 
+    /// Puts a mark into the cluster's data and waits until the member on `host` has applied it. A member may lag behind what
+    /// a quorum has taken, and one that is then left alone has only what reached it.
+    ///
+    /// # Errors
+    /// When the API server does not take it, or the member does not get it.
+    pub fn mark_reaching(&self, host: &str, name: &str) -> Result<()> {
+        self.mark(name)?;
+        let key = format!("/registry/configmaps/default/{name}");
+        testbed::cmd::wait_for(&format!("{name} in the member on {host}"), Duration::from_secs(30), || {
+            let found = self.etcdctl(host, &["get", &key, "--consistency=s", "--keys-only", "-w", "json"])?;
+            Ok((found.get("count").and_then(Value::as_i64) == Some(1)).then_some(()))
+        })
+    }
+
     /// Live keys and revision of each member, as stock etcdctl on its host tells it.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ fn healthy_and_empty() {
     let cluster = Cluster::load(Kind::Kubeadm3).unwrap();
     cluster.mark("early").unwrap();
     let backup = cluster.snapshot_here("cp1").unwrap().into_string();
-    cluster.mark("late").unwrap();
+    cluster.mark_reaching("cp3", "late").unwrap();
     for host in THREE {
         cluster.fault(host, STOP_ALL).unwrap();
     }

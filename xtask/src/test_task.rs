@@ -1,5 +1,7 @@
 //! `cargo xtask test`: every test, tier by tier: pure, against real processes, on real hosts.
 
+mod programs;
+
 use crate::{dist_task, setup_task};
 use anyhow::{Context, Result, bail};
 use std::process::Command;
@@ -130,11 +132,16 @@ fn scenario(name: &str, binary: &str, full: bool) -> Result<()> {
 }
 
 fn test(args: &[&str]) -> Result<()> {
+    let programs = programs::build(args)?;
+    let failed = programs::run(&programs);
     let mut command = Command::new("cargo");
-    let status = command.args(["test", "--quiet", "--no-fail-fast"]).args(args).status();
+    let status = command.args(["test", "--quiet", "--no-fail-fast", "--doc"]).args(args).status();
     let status = status.context("cannot start cargo")?;
+    if !failed.is_empty() {
+        bail!("test programs failed: {}", failed.join(", "));
+    }
     if !status.success() {
-        bail!("cargo test {}: {status}", args.join(" "));
+        bail!("cargo test --doc {}: {status}", args.join(" "));
     }
     Ok(())
 }

@@ -6,8 +6,9 @@ mod common;
 
 use common::dump;
 use rekindle_diagnose::diagnose;
-use rekindle_model::diagnosis::{ComponentVerdict, EtcdVerdict, MemberVerdict};
+use rekindle_model::diagnosis::{ComponentVerdict, Diagnosis, EtcdVerdict, MemberVerdict};
 use rekindle_model::etcd::{EtcdDefinition, WalFacts};
+use rekindle_model::finding::CheckResult;
 use rekindle_model::fixtures::Fixture;
 use rekindle_model::host::Component;
 use rekindle_model::{HostId, MemberId, Seen};
@@ -23,6 +24,36 @@ macro_rules! golden {
         insta::assert_snapshot!($name, dump(&diagnosis));
         diagnosis
     }};
+}
+
+// A host that was just booted: the leases are hours old, and a leader that starts waits the old one out. That is no
+// failure, whichever of scheduler and API server was the later one; with both up for a day it is one.
+#[test]
+fn s6_a_lease_is_taken_over_by_a_leader_that_just_started() {
+    let hour_old = |component: Component, started_ms: i64| {
+        Fixture::kubeadm(1).with(|i| {
+            let Seen::Known(leases) = &mut i.cluster.leader_leases else { panic!("no leases") };
+            let lease = leases.iter_mut().find(|l| l.name == "kube-scheduler").unwrap();
+            lease.renewed_ms = Some(i.taken_ms - 3_600_000);
+            let Seen::Known(processes) = &mut i.hosts[0].processes else { panic!("no processes") };
+            let process = processes.iter_mut().find(|p| p.name == component.name()).unwrap();
+            process.started_ms = i.taken_ms - started_ms;
+        })
+    };
+    let of_lease = |d: &Diagnosis| {
+        let line = d.checks.iter().find(|c| c.title == "lease kube-scheduler is renewed").unwrap();
+        (line.result, line.detail.clone())
+    };
+    for component in [Component::KubeScheduler, Component::KubeApiserver] {
+        let just_started = diagnose(&hour_old(component, 4_000).build());
+        let (result, detail) = of_lease(&just_started);
+        assert_eq!(result, CheckResult::Unknown);
+        assert!(detail.contains("could do so for 4000 ms"), "{detail}");
+        assert!(just_started.findings.is_empty(), "{:?}", just_started.findings);
+        let had_time = diagnose(&hour_old(component, 60_000).build());
+        assert_eq!(of_lease(&had_time).0, CheckResult::Failed);
+        assert_eq!(had_time.findings[0].code, "RK-C09");
+    }
 }
 
 // S1, stopped: a single member's data dir is gone. Only a restore helps, and everything above follows from it.

@@ -296,6 +296,9 @@ pub struct ProcessFacts {
     pub pid: u32,
     /// Start time in clock ticks since boot: with the pid it names this very process.
     pub start_ticks: u64,
+    /// Start, milliseconds since the Unix epoch by the host's clock.
+    #[serde(default)]
+    pub started_ms: i64,
     /// Command line.
     pub command: Vec<String>,
     /// Whether a signal holds it (SIGSTOP, a debugger): it is there, and does nothing.

@@ -19,7 +19,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use testbed::components::{ETCD_LINES, Etcd, etcd_line};
 
 const UID: &str = "6f9a3c52-0f5e-4d53-9d3b-0e8f1f7f9c11";
@@ -156,6 +156,33 @@ async fn a_whole_member_is_read_running_and_stopped() {
         );
         let change = &wal.conf_changes[0];
         assert_eq!((change.member, change.kind), (status.member_id, ConfChangeKind::AddVoter), "{line}");
+    }
+}
+
+// A member that starts while its files are read writes to what is being read: that must never cry damage, or the newest
+// data there is would be passed over for an older snapshot.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_starts_while_it_is_read_is_whole() {
+    let (etcd, folder) = (etcd_line("3.6").unwrap(), Folder::new());
+    let mut member = filled(&etcd, &folder);
+    write(&etcd, &member, 300, 3_000);
+    let initial = cluster::initial_cluster(std::slice::from_ref(&member));
+    for round in 0..5 {
+        member.kill();
+        member.start(&etcd, &initial, "new");
+        let began = Instant::now();
+        let (mut unlocked, mut locked) = (0, 0);
+        while locked < 5 {
+            let facts = inspect(&member).await;
+            assert_eq!(facts.damage, [""; 0], "round {round}");
+            if facts.locked {
+                locked += 1
+            } else {
+                unlocked += 1
+            }
+            assert!(began.elapsed() < Duration::from_secs(30), "it does not start");
+        }
+        assert!(unlocked > 0, "never read before it started");
     }
 }
 

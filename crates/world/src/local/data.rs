@@ -39,7 +39,6 @@ pub(crate) fn inspect(data_dir: &Utf8Path, wal_dir: Option<&Utf8Path>, deep: boo
         exists: found.is_some(),
         is_mount_point: found.is_some_and(|f| f.is_mount_point),
         has_member: files::list(&member).is_ok_and(|names| !names.is_empty()),
-        locked: matches!(boltfile::lock_state(db.as_std_path()), Ok(LockState::HeldByAnother)),
         ..EtcdDataFacts::default()
     };
     for (path, what) in [(&db, "the db is missing"), (&wal, "the write-ahead log is missing")] {
@@ -70,24 +69,35 @@ fn is_damage(error: &etcd_disk::Error) -> bool {
     )
 }
 
+/// Whether a process has a db open.
+fn in_use(db: &Utf8Path) -> bool {
+    matches!(boltfile::lock_state(db.as_std_path()), Ok(LockState::HeldByAnother))
+}
+
 fn look_at_db(path: &Utf8Path, deep: bool, facts: &mut EtcdDataFacts) {
-    if facts.locked {
-        facts.db = Seen::Unknown(format!("{path}: a running etcd has it open and changes it"));
-        if deep {
-            facts.damage.extend(damage_in_use(path));
-        }
-        return;
-    }
-    let read = if deep { verified(path, TrailerPolicy::Skip).map(|(db, _)| db) } else { shallow(path) };
-    facts.db = match read {
-        Ok(db) => Seen::Known(db),
-        Err(error) => {
-            if is_damage(&error) {
-                facts.damage.push(chain(&error));
+    if !in_use(path) {
+        let read = if deep { verified(path, TrailerPolicy::Skip).map(|(db, _)| db) } else { shallow(path) };
+        match read {
+            Ok(db) => {
+                facts.db = Seen::Known(db);
+                return;
             }
-            Seen::Unknown(chain(&error))
+            // an etcd that started meanwhile wrote to what was being read: that is no damage
+            Err(error) if is_damage(&error) && in_use(path) => {}
+            Err(error) => {
+                if is_damage(&error) {
+                    facts.damage.push(chain(&error));
+                }
+                facts.db = Seen::Unknown(chain(&error));
+                return;
+            }
         }
-    };
+    }
+    facts.locked = true;
+    facts.db = Seen::Unknown(format!("{path}: a running etcd has it open and changes it"));
+    if deep {
+        facts.damage.extend(damage_in_use(path));
+    }
 }
 
 /// The small buckets alone.
@@ -268,7 +278,7 @@ struct Copies {
 /// Copies a store that a running etcd has open, beside `to`: one without a quorum applies nothing, so its files hold
 /// still, and what was copied in a bad moment does not verify.
 fn copies_if_in_use(db: &Utf8Path, wal: &Utf8Path, to: &Utf8Path) -> Outcome<Option<Copies>> {
-    if !matches!(boltfile::lock_state(db.as_std_path()), Ok(LockState::HeldByAnother)) {
+    if !in_use(db) {
         return Ok(None);
     }
     let beside = to.parent().unwrap_or(Utf8Path::new("/"));

@@ -55,10 +55,20 @@ fn read(pid: u32, names: &[String]) -> Option<ProcessFacts> {
         name,
         pid,
         start_ticks: state.start_ticks,
+        started_ms: started_ms(state.start_ticks),
         command,
         frozen: matches!(state.letter, 'T' | 't'),
         deleted_files: deleted_files(pid),
     })
+}
+
+/// When a process started, milliseconds since the Unix epoch: its start is counted in clock ticks since boot.
+fn started_ms(start_ticks: u64) -> i64 {
+    let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let up_ms = up.tv_sec.saturating_mul(1_000).saturating_add(up.tv_nsec / 1_000_000);
+    let ticks_per_second = rustix::param::clock_ticks_per_second().max(1);
+    let started_ms = i64::try_from(start_ticks.saturating_mul(1_000) / ticks_per_second).unwrap_or(i64::MAX);
+    super::now_ms().saturating_sub(up_ms.saturating_sub(started_ms))
 }
 
 /// State letter and start time of a process.

@@ -139,6 +139,7 @@ mod tests {
             name: "etcd".into(),
             pid: 1,
             start_ticks: 1,
+            started_ms: 1,
             command: words::split(command),
             frozen: false,
             deleted_files: Vec::new(),
