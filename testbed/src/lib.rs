@@ -9,6 +9,7 @@
 //! Linux, root and Debian 12 are needed for hosts; [`components`] needs only Go.
 
 pub mod base;
+pub mod budget_watch;
 pub mod cache;
 pub mod cgroup;
 pub mod cmd;
