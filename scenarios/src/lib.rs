@@ -6,6 +6,8 @@ pub mod expired;
 
 use anyhow::{Context, Result, bail};
 use camino::{Utf8Path, Utf8PathBuf};
+use rand::rngs::StdRng;
+use rand::{RngCore as _, SeedableRng as _};
 use serde_json::Value;
 use std::process::Output;
 use std::time::Duration;
@@ -170,6 +172,22 @@ impl Cluster {
     pub fn fault(&self, host: &str, script: &str) -> Result<()> {
         self.set.host(host)?.script(script).with_context(|| format!("cannot make the fault on {host}"))?;
         Ok(())
+    }
+
+    /// Puts 1 MiB of garbage into `/root/garbage` on a host, for `dd`. Its seed is told, and `REKINDLE_GARBAGE_SEED` makes the
+    /// same again.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn garbage(&self, host: &str) -> Result<()> {
+        let seed = match std::env::var("REKINDLE_GARBAGE_SEED") {
+            Ok(seed) => seed.parse().context("REKINDLE_GARBAGE_SEED is no number")?,
+            Err(_) => rand::random(),
+        };
+        testbed::cmd::note(&format!("garbage on {host}: seed {seed}"));
+        let mut bytes = vec![0; 1 << 20];
+        StdRng::seed_from_u64(seed).fill_bytes(&mut bytes);
+        self.set.host(host)?.write("/root/garbage", &bytes)
     }
 
     /// The cluster works for clients: all ready, leases renewed from now on, a write goes through.

@@ -25,9 +25,20 @@ fn label(cluster: &Cluster) {
     assert!(labelled.status.success(), "{labelled:?}");
 }
 
+/// A cluster that may be broken from this machine: the configuration file, and where reports go.
+fn allowed(cluster: &Cluster) -> (Utf8PathBuf, Utf8PathBuf) {
+    label(cluster);
+    let state = cluster.state_dir();
+    let file = state.join("drill.json");
+    std::fs::create_dir_all(&state).unwrap();
+    std::fs::write(&file, config(&uid(cluster)).to_string()).unwrap();
+    (file, state.join("drills"))
+}
+
 fn passed(report: &Value, scenario: &str) {
     assert_eq!((&report["outcome"], &report["scenario"]), (&json!("passed"), &json!(scenario)), "{report}");
-    assert_eq!(report["runs"].as_array().unwrap().len(), 2, "{report}");
+    let runs = if scenario == "node-lost" { 3 } else { 2 };
+    assert_eq!(report["runs"].as_array().unwrap().len(), runs, "{report}");
     let checks = report["checks"].as_array().unwrap();
     assert!(checks.iter().all(|check| check["result"] == "passed"), "{report}");
     assert!(report["rtoVerifiedMs"].as_u64().unwrap() > 0, "{report}");
@@ -97,13 +108,8 @@ fn one_node_is_broken_and_recovered() {
 fn three_nodes_are_broken_and_recovered_from_outside() {
     let cluster = Cluster::load(Kind::Kubeadm3).unwrap();
     cluster.mark("before").unwrap();
-    label(&cluster);
-    let state = cluster.state_dir();
-    let file: Utf8PathBuf = state.join("drill.json");
-    std::fs::create_dir_all(&state).unwrap();
-    std::fs::write(&file, config(&uid(&cluster)).to_string()).unwrap();
+    let (file, reports) = allowed(&cluster);
     let snapshot = cluster.snapshot_here("cp1").unwrap();
-    let reports = state.join("drills");
     for scenario in ["quorum-lost", "member-lost"] {
         let args = ["--scenario", scenario, "--config", file.as_str(), "--snapshot", snapshot.as_str()];
         let more = ["--report-dir", reports.as_str(), "--yes", "-o", "json"];
@@ -111,5 +117,82 @@ fn three_nodes_are_broken_and_recovered_from_outside() {
         passed(&called.unwrap().expect(0).unwrap().json().unwrap(), scenario);
         cluster.assert_works(scenario).unwrap();
         assert!(cluster.has_mark("before").unwrap());
+    }
+}
+
+// A worker runs three pods when its power is cut, by a command of the operator's. They come back on other nodes, and the
+// worker into service.
+#[test]
+fn a_worker_is_lost_and_its_pods_come_back() {
+    let cluster = Cluster::load(Kind::Kubeadm3).unwrap();
+    let (file, reports) = allowed(&cluster);
+    let nodes = |what: &str| cluster.set.kubectl_ok(&[what, "cp1", "cp2", "cp3"]).unwrap();
+    nodes("cordon");
+    let image = format!("--image={}", testbed::image::pause_name().unwrap());
+    cluster.set.kubectl_ok(&["create", "deployment", "web", &image, "--replicas=3"]).unwrap();
+    let ready = ["get", "deployment", "web", "-o", "jsonpath={.status.readyReplicas}"];
+    testbed::cmd::wait_for("web runs", std::time::Duration::from_secs(120), || {
+        Ok((cluster.set.kubectl_ok(&ready)?.trim() == "3").then_some(()))
+    })
+    .unwrap();
+    nodes("uncordon");
+    let power = Power::over(cluster.state_dir());
+    let (off, on) = (power.command("off"), power.command("on"));
+    let kubeconfig = cluster.set.admin_kubeconfig();
+    let args = ["--config", file.as_str(), "--report-dir", reports.as_str()];
+    let more = ["--kubeconfig", kubeconfig.as_str(), "--node", "w1", "--yes", "-o", "json"];
+    let commands = ["--scenario", "node-lost", "--fence-command", &off, "--return-command", &on];
+    let called = std::thread::scope(|scope| {
+        let serving = scope.spawn(|| power.serve(&cluster));
+        let called = cluster.from_outside("drill run", &[], &[&args[..], &commands, &more].concat());
+        power.end();
+        serving.join().unwrap();
+        called
+    });
+    let report = called.unwrap().expect(0).unwrap().json().unwrap();
+    passed(&report, "node-lost");
+    let phases = report["phases"].as_array().unwrap();
+    let noticed = phases.iter().find(|phase| phase["name"] == "notice").unwrap();
+    assert!(noticed["tookMs"].as_u64().unwrap() > 10_000, "nobody knew before the lease ran out: {report}");
+    let pods = ["get", "pods", "-l", "app=web", "-o", "jsonpath={.items[*].spec.nodeName}"];
+    let on = cluster.set.kubectl_ok(&pods).unwrap();
+    assert!(on.split_whitespace().count() == 3 && !on.contains("w1"), "{on}");
+    let taints = cluster.set.kubectl_ok(&["get", "node", "w1", "-o", "jsonpath={.spec.taints}"]).unwrap();
+    assert!(!taints.contains("out-of-service"), "{taints}");
+    cluster.assert_works("node-lost").unwrap();
+}
+
+/// The power supply of the test hosts, asked through files.
+struct Power(Utf8PathBuf);
+
+impl Power {
+    fn over(state: Utf8PathBuf) -> Self {
+        let script = "#!/bin/sh\ntouch $1-$2\nfor i in $(seq 600); do test -e $1-$2 || exit 0; sleep 0.1; done; exit 1\n";
+        std::fs::write(state.join("power.sh"), script).unwrap();
+        Self(state)
+    }
+
+    fn command(&self, what: &str) -> String {
+        format!("/bin/sh {0}/power.sh {0}/{what} {{node}}", self.0)
+    }
+
+    fn end(&self) {
+        std::fs::write(self.0.join("power-end"), "").unwrap();
+    }
+
+    /// Does what is asked for until the end.
+    fn serve(&self, cluster: &Cluster) {
+        let host = cluster.set.host("w1").unwrap();
+        while !self.0.join("power-end").exists() {
+            let (off, on) = (self.0.join("off-w1"), self.0.join("on-w1"));
+            if off.exists() {
+                host.power_cut().unwrap();
+                std::fs::remove_file(off).unwrap();
+            } else if on.exists() {
+                host.boot().unwrap();
+                std::fs::remove_file(on).unwrap();
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
     }
 }

@@ -89,8 +89,9 @@ fn data_dir_deleted_and_bootstrapped_empty() {
 #[test]
 fn db_page_overwritten() {
     let cluster = cluster();
+    cluster.garbage("cp1").unwrap();
     let garble = "size=$(stat -c %s /var/lib/etcd/member/snap/db); \
-                  dd if=/dev/urandom of=/var/lib/etcd/member/snap/db bs=4096 count=40 seek=8 conv=notrunc status=none";
+                  dd if=/root/garbage of=/var/lib/etcd/member/snap/db bs=4096 count=40 seek=8 conv=notrunc status=none";
     cluster.fault("cp1", &format!("{STOP_ALL}; {garble}; systemctl start kubelet")).unwrap();
     recovered_from_snapshot(&cluster);
 }
@@ -98,6 +99,7 @@ fn db_page_overwritten() {
 /// Overwrites a part of every file of the WAL (`dd`'s words), lets etcd try to start, and recovers.
 fn recovered_from_overwritten_wal(with: &str) {
     let cluster = cluster();
+    cluster.garbage("cp1").unwrap();
     let overwrite = format!(
         "for f in /var/lib/etcd/member/wal/*.wal; do dd {with} of=$f bs=512 conv=notrunc status=none; done"
     );
@@ -110,7 +112,7 @@ fn recovered_from_overwritten_wal(with: &str) {
 // The WAL was garbled, the db is whole: etcd does not start.
 #[test]
 fn wal_garbled() {
-    recovered_from_overwritten_wal("if=/dev/urandom count=4 seek=1");
+    recovered_from_overwritten_wal("if=/root/garbage count=4 seek=1");
 }
 
 // The same with zeros: the log reads as one that ends there, and etcd would take it for that. The db tells that it did not.

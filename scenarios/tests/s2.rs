@@ -28,8 +28,8 @@ fn two_disks_lost() {
         cluster.fault(host, STOP_ALL).unwrap();
     }
     cluster.fault("cp2", "rm -rf /var/lib/etcd/member").unwrap();
-    let garble =
-        "dd if=/dev/urandom of=/var/lib/etcd/member/snap/db bs=4096 count=60 seek=2 conv=notrunc status=none";
+    let garble = "dd if=/root/garbage of=/var/lib/etcd/member/snap/db bs=4096 count=60 seek=2 conv=notrunc status=none";
+    cluster.garbage("cp3").unwrap();
     cluster.fault("cp3", garble).unwrap();
     for host in THREE {
         cluster.fault(host, "systemctl start kubelet").unwrap();

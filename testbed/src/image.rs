@@ -20,8 +20,11 @@ fn wanted() -> Result<Vec<String>> {
     Ok(list.lines().map(str::to_owned).collect())
 }
 
-/// The name of the pause image, for containerd's configuration.
-pub(crate) fn pause_name() -> Result<String> {
+/// The name of the pause image, which every host has.
+///
+/// # Errors
+/// When kubeadm is not built.
+pub fn pause_name() -> Result<String> {
     wanted()?.into_iter().find(|name| name.contains("/pause:")).context("kubeadm names no pause image")
 }
 

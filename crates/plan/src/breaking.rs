@@ -14,7 +14,6 @@ use crate::restart::nothing_lost;
 use crate::sources::{choose, none_needed, snapshot_at_hand};
 use crate::survey::{Context, Member, kubelet_unit, unit_of};
 use crate::words::and_list;
-use rekindle_model::HostId;
 use rekindle_model::diagnosis::{Diagnosis, EtcdVerdict, MemberVerdict};
 use rekindle_model::etcd::EtcdDefinition;
 use rekindle_model::finding::Severity;
@@ -22,6 +21,7 @@ use rekindle_model::host::Component;
 use rekindle_model::inventory::{DRILL_LABEL, Inventory};
 use rekindle_model::plan::{Goal, Phase, PlanOutcome};
 use rekindle_model::step::{Reversibility, Step};
+use rekindle_model::{HostId, Seen};
 
 /// The value of the label.
 const ALLOWED: &str = "allowed";
@@ -54,11 +54,9 @@ pub fn breaking(
     let context = Context { inventory, diagnosis, goal, now_ms };
     let refused =
         |why: String, possible: &str| refuse::because(none_needed(&context), why, vec![possible.to_owned()]);
-    if let Err(why) = may_be_broken(inventory, allowed) {
-        let label = format!("kubectl label namespace kube-system {DRILL_LABEL}={ALLOWED}");
-        let possible =
-            format!("for a cluster that is there to be broken: `{label}`, and its UID in `drill.clusters`");
-        return refused(why, &possible);
+    let cluster = &inventory.cluster;
+    if let Err(why) = may_be_broken(&cluster.kube_system_uid, &cluster.drill_label, allowed) {
+        return refused(why, &how_to_allow());
     }
     if let Some(why) = unwell(diagnosis) {
         return refused(why, "mend it first: `rekindle check` names what is wrong");
@@ -99,26 +97,34 @@ pub fn breaking(
     }
 }
 
-/// Whether its people allow that this cluster is broken.
-fn may_be_broken(inventory: &Inventory, allowed: &[String]) -> Result<(), String> {
-    let cluster = &inventory.cluster;
-    let unread = |why: &str| format!("whether this cluster may be broken can't be read: {why}");
-    let uid = cluster
-        .kube_system_uid
-        .known()
-        .ok_or_else(|| unread(cluster.kube_system_uid.why_unknown().unwrap_or_default()))?;
+/// Whether its people allow that a cluster is broken, by the UID and the label of its `kube-system`.
+pub(crate) fn may_be_broken(
+    uid: &Seen<String>,
+    label: &Seen<String>,
+    allowed: &[String],
+) -> Result<(), String> {
+    let unread = |why: Option<&str>| {
+        format!("whether this cluster may be broken can't be read: {}", why.unwrap_or_default())
+    };
+    let uid = uid.known().ok_or_else(|| unread(uid.why_unknown()))?;
     if !allowed.contains(uid) {
         return Err(format!(
             "the configuration does not allow drills on this cluster (kube-system UID {uid})"
         ));
     }
-    match cluster.drill_label.known().map(String::as_str) {
+    match label.known().map(String::as_str) {
         Some(ALLOWED) => Ok(()),
         Some(_) => {
             Err(format!("this cluster does not carry the label {DRILL_LABEL}={ALLOWED} on kube-system"))
         }
-        None => Err(unread(cluster.drill_label.why_unknown().unwrap_or_default())),
+        None => Err(unread(label.why_unknown())),
     }
+}
+
+/// What they do to allow it.
+pub(crate) fn how_to_allow() -> String {
+    let label = format!("kubectl label namespace kube-system {DRILL_LABEL}={ALLOWED}");
+    format!("for a cluster that is there to be broken: `{label}`, and its UID in `drill.clusters`")
 }
 
 /// Why the cluster is not well; a moment later it may be, when it has just started.

@@ -12,6 +12,7 @@ use http_body_util::{BodyExt as _, Limited};
 use kube::client::Body;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use kube::core::WatchEvent;
+use rekindle_model::inventory::DRILL_LABEL;
 use rekindle_model::seen::chain;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -240,9 +241,24 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::send`].
     pub async fn uid(&self) -> Result<String, ClusterError> {
-        let namespace = self.send(&Method::GET, "/api/v1/namespaces/kube-system", Sent::Nothing).await?;
-        let uid = namespace.pointer("/metadata/uid").and_then(Value::as_str);
-        Ok(uid.unwrap_or_default().to_owned())
+        let uid =
+            self.kube_system().await?.pointer("/metadata/uid").and_then(Value::as_str).map(str::to_owned);
+        Ok(uid.unwrap_or_default())
+    }
+
+    /// The value of the label that allows drills on this cluster; empty when it is not there.
+    ///
+    /// # Errors
+    /// As [`Cluster::send`].
+    pub async fn drill_label(&self) -> Result<String, ClusterError> {
+        let namespace = self.kube_system().await?;
+        let labels = namespace.pointer("/metadata/labels");
+        let label = labels.and_then(|labels| labels.get(DRILL_LABEL)?.as_str());
+        Ok(label.unwrap_or_default().to_owned())
+    }
+
+    async fn kube_system(&self) -> Result<Value, ClusterError> {
+        self.send(&Method::GET, "/api/v1/namespaces/kube-system", Sent::Nothing).await
     }
 
     /// One request; the answered object.

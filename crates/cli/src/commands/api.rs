@@ -1,7 +1,7 @@
 //! What the verbs through the API share: how the cluster is reached, and the way from an outcome of planning to its end.
 
-use super::plan::{Made, new_run, show};
-use super::recover::carry_out;
+use super::plan::{Made, new_run};
+use super::recover::{Ended, run_plan, tell};
 use crate::args::{Consent, Kubeconfig};
 use crate::connect;
 use crate::exit::Exit;
@@ -59,14 +59,26 @@ impl Session {
         ssh: &SshOptions,
         output: &Output,
     ) -> Result<Exit, Failure> {
+        tell(&self.end(outcome, consent, ssh, output)?, output)
+    }
+
+    /// The same, and what came of it.
+    pub(super) fn end(
+        self,
+        outcome: PlanOutcome,
+        consent: &Consent,
+        ssh: &SshOptions,
+        output: &Output,
+    ) -> Result<Ended, Failure> {
         let (PlanOutcome::Plan(plan), Some(turn)) = (&outcome, self.turn) else {
-            return show(&outcome, output);
+            return Ok(Ended::Planned(outcome));
         };
         let hosts: Vec<HostId> = plan.hosts.clone();
         let world = self.runtime.block_on(connect::world_of(&hosts, ssh, "/".into()))?;
         let plan = plan.clone();
         let made = Made { outcome, began_ms: self.began_ms, diagnosed_ms: rekindle_run::now_ms() };
-        carry_out(&self.runtime, &world, &plan, &made, turn, consent, output)
+        let report = run_plan(&self.runtime, &world, &plan, &made, turn, consent, output)?;
+        Ok(Ended::Run(Box::new(report)))
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) fn run(args: &Recover, output: &Output) -> Result<Exit, Failure> {
 }
 
 /// Prints what came of it; the exit code tells it, too.
-fn tell(ended: &Ended, output: &Output) -> Result<Exit, Failure> {
+pub(super) fn tell(ended: &Ended, output: &Output) -> Result<Exit, Failure> {
     match ended {
         Ended::Run(report) => finish(report, output),
         Ended::Planned(outcome) => show(outcome, output),

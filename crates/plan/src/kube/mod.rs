@@ -1,8 +1,10 @@
 //! Plans through the API: pure decisions over what was read, as steps with every choice made.
 //!
-//! [`drain`] empties nodes, [`nodes`] fences and removes them, [`unstick`] lets go what will not go away.
+//! [`drain`] empties nodes, [`nodes`] fences and removes them, [`loss`] has one lost in a drill, [`unstick`] lets go what
+//! will not go away.
 
 pub mod drain;
+pub mod loss;
 pub mod nodes;
 pub mod unstick;
 

@@ -25,7 +25,7 @@ pub enum Proof {
 }
 
 /// Whether a node reports: Ready, with a lease renewed within the threshold.
-fn reports(node: &Node, thresholds: &Thresholds, now_ms: i64) -> bool {
+pub(super) fn reports(node: &Node, thresholds: &Thresholds, now_ms: i64) -> bool {
     let grace_ms =
         i64::try_from(thresholds.grace_period_seconds).unwrap_or(i64::MAX / 1000).saturating_mul(1000);
     let fresh = node.lease_renewed_ms.is_none_or(|at| now_ms.saturating_sub(at) <= grace_ms);

@@ -35,6 +35,14 @@ pub async fn on(cluster: &Cluster, nodes: &[&str], selector: Option<&str>) -> Re
     Ok(pods)
 }
 
+/// All pods.
+///
+/// # Errors
+/// The list can't be read.
+pub async fn all(cluster: &Cluster) -> Result<Vec<Pod>, ClusterError> {
+    cluster.list_of("/api/v1/pods", |value| Some(pod(&value))).await
+}
+
 /// A pod of its JSON.
 pub(super) fn pod(value: &Value) -> Pod {
     let ready = |one: &Value| text(one, "/type") == "Ready" && text(one, "/status") == "True";

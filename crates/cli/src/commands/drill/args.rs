@@ -84,6 +84,15 @@ pub(super) struct Live {
         conflicts_with_all = ["bin_dir", "pki", "encryption_config", "check_command", "check_manifest", "require_boot"]
     )]
     pub(super) scenario: Option<Scenario>,
+    /// The node that `--scenario node-lost` takes.
+    #[arg(long, value_name = "NAME", required_if_eq("scenario", "node-lost"))]
+    pub(super) node: Option<String>,
+    /// The command that turns its host off, and fails if the host is not off then; `{node}` in it becomes the node's name.
+    #[arg(long, value_name = "COMMAND", required_if_eq("scenario", "node-lost"))]
+    pub(super) fence_command: Option<String>,
+    /// The command that turns its host on again.
+    #[arg(long, value_name = "COMMAND", required_if_eq("scenario", "node-lost"))]
+    pub(super) return_command: Option<String>,
     #[command(flatten)]
     pub(super) hosts: Hosts,
     #[command(flatten)]
@@ -99,6 +108,8 @@ pub(super) enum Scenario {
     QuorumLost,
     /// One of three or more members loses its data.
     MemberLost,
+    /// The host of a node that is none of the control plane's is turned off, and its pods are brought back (--node).
+    NodeLost,
     /// Every certificate of the hosts given has expired, but for the authorities.
     CertificatesExpired,
     /// No data is lost: etcd's static pod loses its manifest, or the unit of the API server is stopped.

@@ -7,8 +7,8 @@
 //! report.rs ◀── judge ◀── sandbox.rs ◀── what was seen ◀── inside/: boot, compare, check (no network but loopback)
 //!    └──▶ render.rs: Markdown, HTML          history.rs: earlier reports and their trend
 //! ```
-//! With `--scenario` (scenario.rs) a cluster that is there for it is broken and recovered instead: two runs of the ordinary
-//! kind, and the same report.
+//! With `--scenario` (scenario.rs, and node_lost.rs through the API) a cluster that is there for it is broken and recovered
+//! instead: runs of the ordinary kind, and the same report.
 //!
 //! A drill in the sandbox is no journaled run: it changes nothing that anybody needs. Its folder goes with it; what a
 //! killed one leaves, the next one removes.
@@ -17,6 +17,7 @@ mod args;
 mod history;
 mod inside;
 mod keys;
+mod node_lost;
 mod programs;
 mod render;
 mod report;

@@ -25,9 +25,9 @@ const PEER_URL: &str = "http://127.0.0.1:2380";
 pub(super) fn run(mut args: Run, output: &Output) -> Result<Exit, Failure> {
     let hosts = &args.live.hosts;
     let names_hosts = !hosts.hosts.is_empty() || !hosts.lost.is_empty() || hosts.root != "/";
-    if names_hosts || args.live.consent.dry_run {
+    if names_hosts || args.live.node.is_some() || args.live.consent.dry_run {
         return Err(Failure::usage(
-            "--host, --lost, --root and --dry-run are for --scenario: a drill in the sandbox touches no cluster",
+            "--host, --lost, --root, --node and --dry-run are for --scenario: a drill in the sandbox touches no cluster",
         ));
     }
     let (targets, _) = settle(&mut args)?;

@@ -2,6 +2,7 @@
 //! by the ordinary `recover` or `certs renew`, which know nothing of the drill. Two runs, one report.
 
 use super::args::{Run, Scenario};
+use super::node_lost;
 use super::report::{Check, DrillReport, Phase};
 use super::run::{conclude, settle};
 use crate::args::{Consent, Recover, Restore};
@@ -24,12 +25,13 @@ use rekindle_world::World;
 use rekindle_world::observe::observe;
 
 pub(super) fn run(mut args: Run, scenario: Scenario, output: &Output) -> Result<Exit, Failure> {
+    let Some(broken) = on_hosts(scenario) else { return node_lost::run(args, output) };
     let (targets, allowed) = settle(&mut args)?;
     let runtime = connect::runtime()?;
     let world = runtime.block_on(connect::world(&args.live.hosts))?;
     let id = new_run();
     let turn = turn(&args.live.hosts, &args.live.consent, &id)?;
-    let made = runtime.block_on(plan(&world, &args, scenario, &allowed, &id, output))?;
+    let made = runtime.block_on(plan(&world, &args, broken, &allowed, &id, output))?;
     let (PlanOutcome::Plan(plan), Some(turn)) = (&made.outcome, turn) else {
         return show(&made.outcome, output);
     };
@@ -77,7 +79,7 @@ fn mend(args: &Run, scenario: Scenario, output: &Output) -> Result<Ended, Failur
 async fn plan(
     world: &World,
     args: &Run,
-    scenario: Scenario,
+    scenario: breaking::Scenario,
     allowed: &[String],
     id: &RunId,
     output: &Output,
@@ -101,23 +103,23 @@ async fn plan(
     let _ = std::fs::remove_file(point_file(hosts, id));
     let diagnosed_ms = rekindle_run::now_ms();
     let goal = goal_without_data(hosts, id.clone());
-    let outcome = breaking(&inventory, &diagnosis, &goal, scenario.into(), allowed, diagnosed_ms);
+    let outcome = breaking(&inventory, &diagnosis, &goal, scenario, allowed, diagnosed_ms);
     Ok(Made { outcome, began_ms, diagnosed_ms })
 }
 
-impl From<Scenario> for breaking::Scenario {
-    fn from(scenario: Scenario) -> Self {
-        match scenario {
-            Scenario::DataLost => Self::DataLost,
-            Scenario::QuorumLost => Self::QuorumLost,
-            Scenario::MemberLost => Self::MemberLost,
-            Scenario::CertificatesExpired => Self::CertificatesExpired,
-            Scenario::Stopped => Self::Stopped,
-        }
-    }
+/// What is broken on the control plane's hosts; none for a scenario that goes through the API alone.
+fn on_hosts(scenario: Scenario) -> Option<breaking::Scenario> {
+    Some(match scenario {
+        Scenario::DataLost => breaking::Scenario::DataLost,
+        Scenario::QuorumLost => breaking::Scenario::QuorumLost,
+        Scenario::MemberLost => breaking::Scenario::MemberLost,
+        Scenario::CertificatesExpired => breaking::Scenario::CertificatesExpired,
+        Scenario::Stopped => breaking::Scenario::Stopped,
+        Scenario::NodeLost => return None,
+    })
 }
 
-fn name(scenario: Scenario) -> String {
+pub(super) fn name(scenario: Scenario) -> String {
     scenario.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 

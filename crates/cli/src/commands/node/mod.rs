@@ -30,14 +30,14 @@ pub(super) fn run(args: Node, output: &Output) -> Result<Exit, Failure> {
 }
 
 /// All nodes, how long they may be silent, and whether they fail for one shared reason.
-struct Fleet {
-    all: Vec<NodeFacts>,
-    thresholds: Thresholds,
-    shared_cause: Option<Finding>,
+pub(super) struct Fleet {
+    pub(super) all: Vec<NodeFacts>,
+    pub(super) thresholds: Thresholds,
+    pub(super) shared_cause: Option<Finding>,
 }
 
 impl Fleet {
-    fn read(session: &Session) -> Result<Self, Failure> {
+    pub(super) fn read(session: &Session) -> Result<Self, Failure> {
         let read = session.runtime.block_on(async {
             tokio::try_join!(nodes::read(&session.cluster, None), nodes::thresholds(&session.cluster))
         });
@@ -54,7 +54,7 @@ impl Fleet {
     }
 
     /// The nodes of these names; a name that there is not is an error.
-    fn named(&self, names: &[String]) -> Result<Vec<NodeFacts>, Failure> {
+    pub(super) fn named(&self, names: &[String]) -> Result<Vec<NodeFacts>, Failure> {
         let mut found: Vec<NodeFacts> = Vec::new();
         for name in names {
             let node = self.all.iter().find(|node| node.name() == name);
