@@ -26,6 +26,12 @@ use rekindle_world::observe::observe;
 
 pub(super) fn run(mut args: Run, scenario: Scenario, output: &Output) -> Result<Exit, Failure> {
     let Some(broken) = on_hosts(scenario) else { return node_lost::run(args, output) };
+    let of_node = [&args.live.node, &args.live.fence_command, &args.live.return_command];
+    if of_node.iter().any(|flag| flag.is_some()) {
+        return Err(Failure::usage(
+            "--node, --fence-command and --return-command are for --scenario node-lost",
+        ));
+    }
     let (targets, allowed) = settle(&mut args)?;
     let runtime = connect::runtime()?;
     let world = runtime.block_on(connect::world(&args.live.hosts))?;
