@@ -19,8 +19,8 @@ pub fn stop(host: &ControlPlane<'_>) -> String {
     }
     let (from, files) = (quoted(&host.facts.manifest_dir.to_string()), manifests(host).join(" "));
     // by their processes: a crictl that fails would pass for "nothing runs". The kernel keeps 15 characters of a name.
-    let names: Vec<&str> = Component::ALL.iter().map(|one| one.name()).collect();
-    let names: Vec<&str> = names.iter().map(|name| name.get(..15).unwrap_or(name)).collect();
+    let names = Component::ALL.iter().map(|component| component.name());
+    let names: Vec<&str> = names.map(|name| name.get(..15).unwrap_or(name)).collect();
     format!(
         "mkdir -p {ASIDE}\n(cd {from} && mv -n {files} {ASIDE}/)\n\
          # what is printed runs still; when the container runtime is down nobody stops it: kill it\n\

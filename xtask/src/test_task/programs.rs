@@ -16,7 +16,7 @@ const LONGEST: [&str; 3] = ["run points", "etcd-disk stock_restore", "cli nodes_
 
 /// A built test program.
 pub(super) struct Program {
-    /// Package and target, for example `rekindle-world local_etcd`.
+    /// Folder of the package, and target: `world local_etcd`.
     name: String,
     path: Utf8PathBuf,
     /// Where cargo runs it: the folder of its package.

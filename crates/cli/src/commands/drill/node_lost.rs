@@ -126,13 +126,8 @@ impl Clock {
 /// Takes a run into the report; whether it ended verified.
 fn verified(report: &mut DrillReport, id: RunId, run: &RunReport, what: &str) -> bool {
     report.runs.push(id);
-    let ended = run.outcome == Outcome::Verified;
-    report.checks.push(if ended {
-        Check::passed(what, run.summary.clone())
-    } else {
-        Check::failed(what, format!("the run ended {:?}: {}", run.outcome, run.left_to_do.join("; ")))
-    });
-    ended
+    report.checks.push(Check::of_run(what, run));
+    run.outcome == Outcome::Verified
 }
 
 fn all_pods(session: &Session) -> Result<Vec<Pod>, Failure> {

@@ -3,6 +3,8 @@
 use rekindle_model::API_VERSION;
 use rekindle_model::RunId;
 use rekindle_model::etcd::HashKv;
+use rekindle_model::event::Outcome as RunOutcome;
+use rekindle_model::report::RunReport;
 use rekindle_model::source::VaultPoint;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -184,6 +186,14 @@ impl Check {
 
     pub(super) fn failed(name: impl Into<String>, detail: impl Into<String>) -> Self {
         Self { result: CheckResult::Failed, ..Self::passed(name, detail) }
+    }
+
+    /// Whether a run ended verified.
+    pub(super) fn of_run(name: impl Into<String>, run: &RunReport) -> Self {
+        match run.outcome {
+            RunOutcome::Verified => Self::passed(name, run.summary.clone()),
+            other => Self::failed(name, format!("the run ended {other:?}: {}", run.left_to_do.join("; "))),
+        }
     }
 
     pub(super) fn not_proved(name: impl Into<String>, detail: impl Into<String>) -> Self {

@@ -148,11 +148,7 @@ fn take(report: &mut DrillReport, run: &RunReport) {
         [] => Check::failed("the cause was found", "the diagnosis names none"),
         _ => Check::passed("the cause was found", roots.join("; ")),
     });
-    let recovered = "the cluster is recovered, and proved to be";
-    report.checks.push(match run.outcome {
-        RunOutcome::Verified => Check::passed(recovered, run.summary.clone()),
-        other => Check::failed(recovered, format!("the run ended {other:?}: {}", run.left_to_do.join("; "))),
-    });
+    report.checks.push(Check::of_run("the cluster is recovered, and proved to be", run));
     report.checks.extend(run.verifications.iter().map(|one| match &one.held {
         Seen::Known(true) => Check::passed(&one.what, &one.figures),
         Seen::Known(false) => Check::failed(&one.what, &one.figures),
