@@ -11,7 +11,7 @@ use common::{Agent, Following, TIMELINE, Workload, config, durable, spooled, unt
 use etcd_disk::changes::{Changes, Point};
 use etcd_disk::restore::{Form, RestoreOptions, write_db};
 use etcd_disk::segment::GapCause;
-use etcd_disk::snapshot::{SnapshotFile, TrailerPolicy, VerifyOptions};
+use etcd_disk::snapshot::{SnapshotFile, TrailerPolicy, Verified, VerifyOptions};
 use rand::Rng;
 use rekindle_agent::spool::{Spool, bytes, closed};
 use rekindle_agent::{Health, Rpo};
@@ -57,11 +57,15 @@ fn leader(cluster: &Cluster) -> usize {
     0
 }
 
-fn store_is_rebuilt(cluster: &Cluster, base: &Path, spool: &Utf8Path, dir: &Path) -> i64 {
+/// A snapshot of what the cluster holds now: what was in flight when a writer was stopped may be in it.
+fn lived(cluster: &Cluster, dir: &Path) -> Verified {
     let end = dir.join("end.db");
     cluster.ctl(&["snapshot", "save", end.to_str().unwrap()]);
-    let lived = SnapshotFile::open(&end, TrailerPolicy::Required).unwrap();
-    let lived = lived.verify(&VerifyOptions::default(), &mut |_, _| ()).unwrap();
+    let file = SnapshotFile::open(&end, TrailerPolicy::Required).unwrap();
+    file.verify(&VerifyOptions::default(), &mut |_, _| ()).unwrap()
+}
+
+fn store_is_rebuilt(cluster: &Cluster, lived: &Verified, base: &Path, spool: &Utf8Path, dir: &Path) -> i64 {
     let changes = Changes::open(&spooled(spool), Point::Revision(lived.revision)).unwrap();
     assert_eq!(changes.gaps(), []);
     let options = RestoreOptions { changes: Some(&changes), ..RestoreOptions::default() };
@@ -123,10 +127,12 @@ async fn whatever_is_killed_no_revision_is_lost_and_none_comes_twice() {
         until("enough is written", Duration::from_secs(60), async || now() >= enough).await;
         writing.abort();
         let _ = writing.await;
-        let last = now();
+        let lived = lived(&cluster, dir.path());
+        let last = lived.revision;
+        assert!(last >= now());
         until("all is durable", Duration::from_secs(20), async || durable(&spool) >= last).await;
         agent.stop();
-        let replayed = store_is_rebuilt(&cluster, &base, &spool, dir.path());
+        let replayed = store_is_rebuilt(&cluster, &lived, &base, &spool, dir.path());
         println!("{line}: 9 kills, {last} revisions, {replayed} rows replayed");
         assert!(replayed > 0);
     }
@@ -394,7 +400,8 @@ async fn a_revision_larger_than_a_message_is_received_whole() {
         let last = client.put("after", "", None).await.unwrap().header().unwrap().revision();
         following.wait("all is durable", |health| health.durable_revision == last).await;
         following.stop().await;
-        assert_eq!(store_is_rebuilt(&cluster, &base, &spool, dir.path()), KEYS as i64 + 1);
+        let lived = lived(&cluster, dir.path());
+        assert_eq!(store_is_rebuilt(&cluster, &lived, &base, &spool, dir.path()), KEYS as i64 + 1);
     }
 }
 
