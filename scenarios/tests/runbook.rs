@@ -1,29 +1,23 @@
 //! The runbook's commands by hand, pasted into a root shell of a real kubeadm host as they are printed.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
 
-use scenarios::Cluster;
+use scenarios::{Cluster, STOP_ALL, THREE};
 use testbed::components::etcd_line;
+use testbed::markdown::commands;
 use testbed::set::Kind;
 
-/// The blocks of commands of a chapter's section that follow `from`.
-fn commands(book: &str, chapter: &str, section: &str, from: &str) -> Vec<String> {
-    let part = |text: &str, heading: &str, level: &str| {
-        let start = text.find(&format!("\n{level} {heading}\n")).unwrap_or_else(|| panic!("no {heading}"));
-        let rest = text[start + 1..].split_once('\n').unwrap().1;
-        rest.split(&format!("\n{level} ")).next().unwrap().to_owned()
-    };
-    let section = part(&part(book, chapter, "##"), section, "###");
-    let after = section.split_once(from).unwrap_or_else(|| panic!("no {from:?} in {section}")).1;
-    let blocks = after.split("```console\n").skip(1).map(|block| block.split("```").next().unwrap());
-    let blocks: Vec<String> = blocks.map(str::to_owned).collect();
-    assert!(!blocks.is_empty(), "no commands: {section}");
-    blocks
+/// Into a root shell of the host, as it stands.
+fn paste(cluster: &Cluster, host: &str, script: &str) {
+    let said = cluster.set.host(host).unwrap().exec(&["sh", "-euc", script]).unwrap();
+    assert!(said.status.success(), "{script}\n{}", String::from_utf8_lossy(&said.stderr));
 }
 
-/// Into a root shell of the host, as it stands.
-fn paste(cluster: &Cluster, script: &str) {
-    let said = cluster.set.host("cp1").unwrap().exec(&["sh", "-euc", script]).unwrap();
-    assert!(said.status.success(), "{script}\n{}", String::from_utf8_lossy(&said.stderr));
+/// What the runbook says is to be there before it happens.
+fn give_tools(cluster: &Cluster, host: &str) {
+    let etcd = etcd_line("3.6").unwrap();
+    for (tool, name) in [(&etcd.etcdctl, "etcdctl"), (&etcd.etcdutl, "etcdutl")] {
+        cluster.set.host(host).unwrap().push(tool, &format!("/usr/local/bin/{name}")).unwrap();
+    }
 }
 
 // Nobody has Rekindle at hand but a printed runbook. The chapter on lost data brings the snapshot back, and its way back brings
@@ -32,21 +26,18 @@ fn paste(cluster: &Cluster, script: &str) {
 fn a_cluster_is_restored_and_renewed_by_hand() {
     let cluster = Cluster::load(Kind::Kubeadm1).unwrap();
     let host = cluster.set.host("cp1").unwrap();
-    let etcd = etcd_line("3.6").unwrap();
-    for (tool, name) in [(&etcd.etcdctl, "etcdctl"), (&etcd.etcdutl, "etcdutl")] {
-        host.push(tool, &format!("/usr/local/bin/{name}")).unwrap();
-    }
+    give_tools(&cluster, "cp1");
     cluster.mark("early").unwrap();
     cluster.snapshot("cp1", "/backup/snapshot.db").unwrap();
     cluster.mark("late").unwrap();
     let book = cluster.on("cp1", &["runbook"]).unwrap().expect(0).unwrap().stdout;
 
-    paste(&cluster, &commands(&book, "The data of etcd is lost", "By hand", "").concat());
+    paste(&cluster, "cp1", &commands(&book, "The data of etcd is lost", "By hand").unwrap().concat());
     cluster.assert_works("restored").unwrap();
     assert!(cluster.has_mark("early").unwrap());
     assert!(!cluster.has_mark("late").unwrap(), "the snapshot was not restored");
 
-    paste(&cluster, &commands(&book, "The data of etcd is lost", "Go back", "By hand").concat());
+    paste(&cluster, "cp1", &commands(&book, "The data of etcd is lost", "Go back").unwrap()[1..].concat());
     cluster.assert_works("back").unwrap();
     assert!(cluster.has_mark("late").unwrap(), "what was there before did not come back");
     assert!(!cluster.has_mark("restored").unwrap());
@@ -57,12 +48,48 @@ fn a_cluster_is_restored_and_renewed_by_hand() {
         host.script(served).unwrap()
     };
     let before = ends();
-    let renew = commands(&book, "Certificates have expired", "By hand", "one host after the other");
-    paste(&cluster, &renew[0]);
+    let renew = commands(&book, "Certificates have expired", "By hand").unwrap();
+    paste(&cluster, "cp1", &renew[0]);
     std::fs::write(cluster.set.admin_kubeconfig(), host.read("/etc/kubernetes/admin.conf").unwrap()).unwrap();
     cluster.assert_works("renewed").unwrap();
     assert_ne!(before, ends(), "the old certificate is served");
-    paste(&cluster, &renew[1].replace("NODE", "cp1"));
+    paste(&cluster, "cp1", &renew[1].replace("NODE", "cp1"));
     cluster.assert_works("kubelet").unwrap();
     assert!(cluster.has_mark("late").unwrap());
+
+    // last, somebody moves the API server's manifest away and stops the kubelet
+    cluster.fault("cp1", "systemctl stop kubelet; rm /etc/kubernetes/manifests/kube-apiserver.yaml").unwrap();
+    let start = commands(&book, "Something is stopped", "By hand").unwrap();
+    paste(&cluster, "cp1", &start[1]);
+    paste(&cluster, "cp1", &start[2].replace("KUBEADM_CONFIG", "/etc/kubeadm.yaml"));
+    cluster.assert_works("started").unwrap();
+}
+
+// One of three members loses its disk. The chapter's commands, each on the host that it names, take the old member out and
+// bring a learner in that votes in the end, and gets what is written.
+#[test]
+fn a_member_is_replaced_by_hand() {
+    let cluster = Cluster::load(Kind::Kubeadm3).unwrap();
+    cluster.mark("early").unwrap();
+    let book = cluster.from_outside("runbook", &THREE, &[]).unwrap().expect(0).unwrap().stdout;
+    cluster
+        .fault("cp2", &format!("{STOP_ALL}; rm -rf /var/lib/etcd/member; systemctl start kubelet"))
+        .unwrap();
+    cluster.mark("meanwhile").unwrap();
+    // each block stands below a line that names its host
+    let steps = book.split("The member of cp2 is lost, ").skip(1);
+    let steps: Vec<&str> = steps.map(|step| step.split("\n```\n").next().unwrap()).collect();
+    assert_eq!(steps.len(), 4, "{steps:?}");
+    for step in steps {
+        let on = THREE.iter().find(|host| step[3..].starts_with(&format!("on {host} "))).unwrap();
+        give_tools(&cluster, on);
+        paste(&cluster, on, step.split_once("```console\n").unwrap().1);
+    }
+    cluster.assert_works("replaced").unwrap();
+    assert!(cluster.has_mark("early").unwrap() && cluster.has_mark("meanwhile").unwrap());
+    let members = cluster.etcdctl("cp1", &["member", "list", "-w", "json"]).unwrap();
+    let members = members["members"].as_array().unwrap();
+    assert_eq!(members.len(), 3, "{members:?}");
+    assert!(members.iter().all(|member| member.get("isLearner").is_none()), "{members:?}");
+    cluster.mark_reaching("cp2", "after").unwrap();
 }

@@ -21,6 +21,7 @@ pub mod host;
 pub mod image;
 mod kind;
 mod kubeadm;
+pub mod markdown;
 pub mod needs;
 pub mod net;
 pub mod plane;

@@ -114,6 +114,39 @@ fn a_providers_cluster_is_looked_at_through_its_api() {
     assert!(!state.exists(), "a verb that refuses writes nothing");
 }
 
+// The API of a cluster of GKE's does not answer, and its address is a bare number: the program for its credentials tells
+// whose it is. `check` says that the API is silent, and nothing of the hosts is looked for on this machine.
+#[test]
+fn a_silent_cluster_of_gkes_is_known_by_its_login() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = Utf8Path::from_path(folder.path()).unwrap();
+    let program = dir.join("gke-gcloud-auth-plugin");
+    let credential =
+        r#"{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":"t"}}"#;
+    std::fs::write(&program, format!("#!/bin/sh\necho '{credential}'\n")).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let config = dir.join("config");
+    let text = format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
+         clusters: [{{name: c, cluster: {{server: 'https://127.0.0.1:{}'}}}}]\n\
+         users: [{{name: u, user: {{exec: {{apiVersion: client.authentication.k8s.io/v1, command: '{program}', \
+         interactiveMode: Never, provideClusterInfo: true}}}}}}]\n\
+         contexts: [{{name: c, context: {{cluster: c, user: u}}}}]\n",
+        testbed::ports::free()
+    );
+    std::fs::write(&config, text).unwrap();
+    let api = ["--kubeconfig", config.as_str()];
+    let state = dir.join("state");
+    let output = rekindle(&[&["check", "--state-dir", state.as_str()], &api[..]].concat());
+    let table = said(&output);
+    assert_eq!(output.status.code(), Some(3), "{table}");
+    assert!(table.contains("this is GKE's part; no access to it is given"), "{table}");
+    assert!(table.contains("RK-A"), "the silent API is no finding: {table}");
+    let output = rekindle(&[&["recover", "--yes", "--state-dir", state.as_str()], &api[..]].concat());
+    assert_eq!(output.status.code(), Some(5), "{}", said(&output));
+    assert!(said(&output).contains("is not available on GKE"), "{}", said(&output));
+}
+
 /// Every verb that needs etcd or a control-plane host.
 fn refuses(dir: &Utf8Path, shop: &[&str]) {
     let key = dir.join("sign.key");

@@ -4,15 +4,16 @@
 mod common;
 
 use camino::{Utf8Path, Utf8PathBuf};
-use common::Member;
 use common::site::rekindle;
+use common::{Member, wait_for};
 use rekindle_model::HostPath;
 use rekindle_model::fixtures::Fixture;
 use rekindle_model::inventory::Inventory;
 use rekindle_runbook::by_hand;
 use rekindle_runbook::site::{Notes, Site};
 use std::process::Command;
-use testbed::components::etcd_line;
+use testbed::components::{self, etcd_line};
+use testbed::plane::{Options, Plane};
 use testbed::ports::free_url;
 
 /// A control plane of one host whose etcd has this data dir.
@@ -27,10 +28,11 @@ fn inventory(data: &Utf8Path, peer: &str) -> Inventory {
     inventory
 }
 
-/// Into a root shell, as it stands.
-fn paste(script: &str, snapshot: &Utf8Path) {
-    let tools: Utf8PathBuf = etcd_line("3.6").unwrap().etcdutl.parent().unwrap().to_owned();
-    let path = format!("{tools}:{}", std::env::var("PATH").unwrap());
+/// Into a root shell, as it stands; what it printed.
+fn paste(script: &str, snapshot: &Utf8Path) -> String {
+    let etcd: Utf8PathBuf = etcd_line("3.6").unwrap().etcdutl.parent().unwrap().to_owned();
+    let kubernetes = components::kubernetes().unwrap().path("kubectl").parent().unwrap().to_owned();
+    let path = format!("{etcd}:{kubernetes}:{}", std::env::var("PATH").unwrap());
     let shell = Command::new("sh")
         .args(["-euc", script])
         .env("PATH", path)
@@ -38,6 +40,13 @@ fn paste(script: &str, snapshot: &Utf8Path) {
         .output()
         .unwrap();
     assert!(shell.status.success(), "{script}\n{}", String::from_utf8_lossy(&shell.stderr));
+    String::from_utf8(shell.stdout).unwrap()
+}
+
+/// The blocks of commands of a chapter's section.
+fn printed(chapter: &str, section: &str) -> Vec<String> {
+    let book = rekindle_runbook::runbook(&Fixture::kubeadm(1).build(), &Notes::default()).markdown();
+    testbed::markdown::commands(&book, chapter, section).unwrap()
 }
 
 // An etcd loses its data. The commands that the runbook prints for it bring the snapshot back, above every revision that was
@@ -97,4 +106,113 @@ fn a_runbook_is_made_of_what_was_saved() {
     let none = rekindle(&["runbook", "--inventory", config.as_str()]);
     assert_eq!(none.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&none.stderr).contains("is no inventory"));
+}
+
+// A namespace is held by an object whose controller is gone. The commands by hand say who holds it, save it and let it go;
+// those to go back bring the object back from what was saved.
+#[test]
+fn what_is_stuck_is_let_go_by_hand() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = Utf8Path::from_path(folder.path()).unwrap();
+    let plane = Plane::start(dir, &Options { controllers: true, ..Options::default() }).unwrap();
+    plane.kubectl(&["create", "namespace", "shop"]).unwrap();
+    plane.kubectl(&["create", "configmap", "held", "-n", "shop", "--from-literal=a=b"]).unwrap();
+    let hold = r#"{"metadata":{"finalizers":["example.com/cleanup"]}}"#;
+    plane.kubectl(&["patch", "configmap", "held", "-n", "shop", "--type=merge", "-p", hold]).unwrap();
+    plane.kubectl(&["delete", "namespace", "shop", "--wait=false"]).unwrap();
+    let own = |script: &str| {
+        let script = script.replace("/etc/kubernetes/admin.conf", plane.kubeconfig().as_str());
+        let names = [
+            ("NAMESPACE", "shop"),
+            ("KIND", "configmap"),
+            ("NAME", "held"),
+            ("FINALIZER", "example.com/cleanup"),
+        ];
+        let script = names.iter().fold(script, |text, (word, name)| text.replace(word, name));
+        format!("cd {dir}\n{script}")
+    };
+    let blocks = printed("Something is stuck", "By hand");
+    wait_for("the namespace does not say what it waits for", || {
+        paste(&own(&blocks[0]), dir).contains("example.com/cleanup in 1 resource instances")
+    });
+    assert!(paste(&own(&blocks[0]), dir).contains("configmap/held"));
+    paste(&own(&blocks[1]), dir);
+    wait_for("the namespace does not go", || plane.kubectl(&["get", "namespace", "shop"]).is_err());
+
+    plane.kubectl(&["create", "namespace", "shop"]).unwrap();
+    paste(&own(&printed("Something is stuck", "Go back")[0]), dir);
+    let back = plane.kubectl(&["get", "configmap", "held", "-n", "shop", "-o", "json"]).unwrap();
+    let back: serde_json::Value = serde_json::from_str(&back).unwrap();
+    assert_eq!(
+        (&back["data"]["a"], &back["metadata"]["finalizers"][0]),
+        (&"b".into(), &"example.com/cleanup".into())
+    );
+    assert!(back["metadata"].get("deletionTimestamp").is_none());
+}
+
+// A node of no host is fenced and taken out with kubectl alone.
+#[test]
+fn a_lost_node_is_taken_out_by_hand() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = Utf8Path::from_path(folder.path()).unwrap();
+    let plane = Plane::start(dir, &Options::default()).unwrap();
+    let node = r#"{apiVersion: v1, kind: Node, metadata: {name: NODE}}"#.replace("NODE", "node-1");
+    std::fs::write(dir.join("node.yaml"), node).unwrap();
+    plane.kubectl(&["create", "-f", dir.join("node.yaml").as_str()]).unwrap();
+    let own = |script: &str| {
+        let script = script.replace("/etc/kubernetes/admin.conf", plane.kubeconfig().as_str());
+        script.replace("NODE", "node-1")
+    };
+    let blocks = printed("A node is lost", "By hand");
+    // all but the last line, which is for when it is back
+    let fence = blocks[1].trim_end().rsplit_once('\n').unwrap();
+    paste(&own(fence.0), dir);
+    let spec = || plane.kubectl(&["get", "node", "node-1", "-o", "jsonpath={.spec}"]).unwrap();
+    let fenced = spec();
+    assert!(fenced.contains("out-of-service") && fenced.contains(r#""unschedulable":true"#), "{fenced}");
+    paste(&own(fence.1), dir);
+    assert!(!spec().contains("out-of-service"), "{}", spec());
+    paste(&own(&blocks[2]), dir);
+    assert!(plane.kubectl(&["get", "node", "node-1"]).is_err());
+}
+
+// A Deployment was changed and another was deleted. The snapshot is booted by hand where nothing but itself can be reached;
+// the objects are taken out and put back with the commands of the chapter, which don't mind whether there is one.
+#[test]
+fn a_lost_object_is_taken_out_of_a_snapshot_by_hand() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = Utf8Path::from_path(folder.path()).unwrap();
+    let plane = Plane::start(dir, &Options::default()).unwrap();
+    plane.kubectl(&["create", "namespace", "shop"]).unwrap();
+    for name in ["web", "api"] {
+        plane.kubectl(&["create", "deployment", name, "-n", "shop", "--image=good:1"]).unwrap();
+    }
+    let snapshot = dir.join("snapshot.db");
+    let mut save = Command::new(etcd_line("3.6").unwrap().etcdctl);
+    save.args(["--endpoints", &plane.etcd_url, "snapshot", "save", snapshot.as_str()]);
+    testbed::cmd::run(&mut save).unwrap();
+    plane.kubectl(&["delete", "deployment", "web", "-n", "shop"]).unwrap();
+    plane.kubectl(&["set", "image", "deployment/api", "-n", "shop", "good=bad:2"]).unwrap();
+
+    for name in ["web", "api"] {
+        let script = printed("An object is lost", "By hand")[0]
+            .replace("/root/look", dir.join(name).as_str())
+            .replace("/etc/kubernetes/admin.conf", plane.kubeconfig().as_str())
+            .replace("/backup/snapshot.db", snapshot.as_str());
+        paste(&script.replace("deployment web", &format!("deployment {name}")), dir);
+        let image = "jsonpath={.spec.template.spec.containers[*].image}";
+        assert_eq!(plane.kubectl(&["get", "deployment", name, "-n", "shop", "-o", image]).unwrap(), "good:1");
+    }
+
+    // and with a drill
+    plane.kubectl(&["delete", "deployment", "web", "-n", "shop"]).unwrap();
+    let drill =
+        format!("{} drill run --report-dir {dir}/reports --scratch {dir}", env!("CARGO_BIN_EXE_rekindle"));
+    let script = printed("An object is lost", "With Rekindle")[0]
+        .replace("rekindle drill run", &drill)
+        .replace("--snapshot /backup", &format!("--snapshot {snapshot}"))
+        .replace("/root/web.yaml", dir.join("web.yaml").as_str())
+        .replace("/etc/kubernetes/admin.conf", plane.kubeconfig().as_str());
+    paste(&script, dir);
+    plane.kubectl(&["get", "deployment", "web", "-n", "shop"]).unwrap();
 }

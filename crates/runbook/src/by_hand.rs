@@ -113,31 +113,64 @@ pub fn etcdctl(host: &ControlPlane<'_>) -> Option<String> {
     Some(text)
 }
 
-/// Replaces the member of a host while the others hold a quorum. `by` is one of these others.
-pub fn replace(site: &Site<'_>, host: &ControlPlane<'_>, by: &ControlPlane<'_>) -> Option<String> {
-    let (etcd, ctl) = (host.etcd?, etcdctl(by)?);
-    let (data, cluster) = (quoted(&etcd.data_dir.to_string()), site.initial_cluster());
-    let (name, peers) = (quoted(&etcd.name), quoted(&etcd.peer_urls.join(",")));
-    let (here, there) = (host.place(), by.place());
-    let mut text = format!("# on {here}\n{}{}\n", stop(host), set_aside(&data));
-    let _ = writeln!(
-        text,
-        "# on {there}\n{ctl} member list\n{ctl} member remove ID_OF_THE_LOST_MEMBER\n\
-         {ctl} member add {name} --learner --peer-urls={peers}"
-    );
-    let file = match &etcd.defined_in {
-        EtcdDefinition::Manifest(path) => format!("{ASIDE}/{}", path.file_name().unwrap_or("etcd.yaml")),
-        EtcdDefinition::Unit { files, .. } => files.first().map(ToString::to_string).unwrap_or_default(),
+/// Replaces the member of a host while the others hold a quorum: commands with the host to type them on. `by` is one of
+/// the others. None: settings could not be read.
+pub fn replace(
+    site: &Site<'_>,
+    host: &ControlPlane<'_>,
+    by: &ControlPlane<'_>,
+) -> Option<Vec<(String, String)>> {
+    let etcd = host.etcd?;
+    let ctl = format!("ctl() {{ {} \"$@\"; }}\n", etcdctl(by)?);
+    let (data, peers) = (quoted(&etcd.data_dir.to_string()), quoted(&etcd.peer_urls.join(",")));
+    // a member that never started has no name yet, so it is known by where its peers find it
+    let find = |variable: &str| {
+        format!("{variable}=$(ctl member list | awk -F', ' -v peers={peers} '$4 == peers {{ print $1 }}')\n")
     };
-    let _ = writeln!(text, "# on {here}: in {file} these two flags of etcd, then start it");
-    let _ = writeln!(text, "#   --initial-cluster={cluster}\n#   --initial-cluster-state=existing");
-    if host.is_units() {
-        text.push_str("systemctl daemon-reload\n");
-    }
-    text.push_str(&start(host));
-    let _ = writeln!(
-        text,
-        "# on {there}, when the learner has caught up\n{ctl} member promote ID_OF_THE_LEARNER"
+    let remove = format!(
+        "{ctl}{}[ -z \"$LOST\" ] || ctl member remove \"$LOST\" &&\nctl member add {} --learner --peer-urls={peers}\n",
+        find("LOST"),
+        quoted(&etcd.name)
     );
-    Some(text)
+    let promote = format!(
+        "{ctl}{}for try in $(seq 150); do ctl member promote \"$NEW\" && break; sleep 2; done\nctl member list -w table\n",
+        find("NEW")
+    );
+    let cluster = site.initial_cluster();
+    let mut start_anew = match &etcd.defined_in {
+        EtcdDefinition::Manifest(path) => {
+            let file = format!("{ASIDE}/{}", quoted(path.file_name().unwrap_or("etcd.yaml")));
+            let flags = format!(
+                r"s#^\( *- \)--initial-cluster=.*#\1--initial-cluster={}\n\1--initial-cluster-state=existing#",
+                in_sed(&cluster)
+            );
+            format!(
+                "sed -i -e '/--initial-cluster-state=/d' -e {} {file}\n\
+                 # both flags must be there\ngrep -e --initial-cluster= {file} && grep -e --initial-cluster-state=existing {file}\n",
+                quoted(&flags)
+            )
+        }
+        EtcdDefinition::Unit { files, .. } => format!(
+            "# in {}: these two flags of etcd, then go on\n\
+             #   --initial-cluster={cluster}\n#   --initial-cluster-state=existing\nsystemctl daemon-reload\n",
+            files.first().map(ToString::to_string).unwrap_or_default()
+        ),
+    };
+    start_anew.push_str(&start(host));
+    let (here, there) = (host.place(), by.place());
+    Some(vec![
+        (
+            format!("on {here}: it is stopped, and what is left of its data goes aside."),
+            format!("{}{}\n", stop(host), set_aside(&data)),
+        ),
+        (format!("on {there}, once: the old member goes, a learner is announced."), remove),
+        (format!("on {here}: it starts as that learner."), start_anew),
+        (format!("on {there}: the learner votes as soon as it has caught up."), promote),
+    ])
+}
+
+/// A text as the replacement of sed's `s#...#...#` has it.
+fn in_sed(text: &str) -> String {
+    let escape = |c: char| if "\\&#".contains(c) { format!("\\{c}") } else { c.to_string() };
+    text.chars().map(escape).collect()
 }

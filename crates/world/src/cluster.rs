@@ -142,6 +142,8 @@ pub enum Watched<T> {
 pub struct Cluster {
     client: kube::Client,
     server: String,
+    /// The program that makes its credentials, as the kubeconfig names it.
+    credential_program: Option<String>,
     timeout: Duration,
 }
 
@@ -156,9 +158,10 @@ impl Cluster {
         config.default_retry = false;
         config.connect_timeout = Some(Duration::from_secs(10));
         let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
+        let credential_program = config.auth_info.exec.as_ref().and_then(|exec| exec.command.clone());
         let client = kube::Client::try_from(config)
             .map_err(|e| ClusterError::BadConfig { path: server.clone(), why: chain(&e) })?;
-        Ok(Self { client, server, timeout: TIMEOUT })
+        Ok(Self { client, server, credential_program, timeout: TIMEOUT })
     }
 
     /// The same with another longest wait for an answer.
@@ -171,6 +174,12 @@ impl Cluster {
     #[must_use]
     pub fn server(&self) -> &str {
         &self.server
+    }
+
+    /// The program that its credentials come from, as the kubeconfig names it: a name or a path.
+    #[must_use]
+    pub fn credential_program(&self) -> Option<&str> {
+        self.credential_program.as_deref()
     }
 
     /// The client of the `kube` crate, for watches and logs.

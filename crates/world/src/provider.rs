@@ -33,23 +33,45 @@ pub fn not_available(what: &str, provider: &str) -> String {
     format!("{what} is not available on {provider}: etcd and the control-plane hosts are the provider's")
 }
 
-/// What tells: the version that the API server says (`v1.33.4-eks-99d6cc0`, `v1.33.4-gke.1134000`), the host of its URL,
-/// and labels of nodes, in this order. None: not one of these, or not recognised.
+/// What a kubeconfig says of a cluster, whether it answers or not.
+#[derive(Clone, Copy, Debug)]
+pub struct Address<'a> {
+    /// URL of the API server.
+    pub server: &'a str,
+    /// The program that credentials come from, as it is named there.
+    pub credential_program: Option<&'a str>,
+}
+
+/// What tells, in this order: the version that the API server says (`v1.33.4-eks-99d6cc0`, `v1.33.4-gke.1134000`), the
+/// host of its URL (the providers' pages on their endpoints name them), the program for its credentials, labels of nodes.
+/// None: not one of these, or not recognised.
+///
+/// Of the programs only GKE's belongs to one service: `aws` and `kubelogin` log in to anybody's clusters. And where it
+/// goes through the Connect gateway the cluster may be anybody's, too.
 #[must_use]
 pub fn recognise<'a>(
     git_version: &str,
-    server: &str,
+    address: Address<'_>,
     node_labels: impl IntoIterator<Item = &'a str>,
 ) -> Option<Provider> {
-    let host = server.strip_prefix("https://").unwrap_or(server);
+    let host = address.server.strip_prefix("https://").unwrap_or(address.server);
     let host = host.split(['/', ':']).next().unwrap_or_default();
-    if git_version.contains("-eks-") || host.ends_with(".eks.amazonaws.com") {
+    let is_below = |domains: &[&str]| domains.iter().any(|domain| host.ends_with(domain));
+    let dual_stack =
+        host.contains(".eks-cluster.") && is_below(&[".api.aws", ".api.amazonwebservices.com.cn"]);
+    if git_version.contains("-eks-")
+        || dual_stack
+        || is_below(&[".eks.amazonaws.com", ".eks.amazonaws.com.cn"])
+    {
         return Some(Provider::Eks);
     }
-    if git_version.contains("-gke.") {
+    let program = address.credential_program.and_then(|program| program.rsplit(['/', '\\']).next());
+    let by_program = program.is_some_and(|name| name.trim_end_matches(".exe") == "gke-gcloud-auth-plugin")
+        && !is_below(&["connectgateway.googleapis.com"]);
+    if git_version.contains("-gke.") || is_below(&[".gke.goog"]) || by_program {
         return Some(Provider::Gke);
     }
-    if host.ends_with(".azmk8s.io") {
+    if is_below(&[".azmk8s.io", ".cx.aks.containerservice.azure.us", ".cx.prod.service.azk8s.cn"]) {
         return Some(Provider::Aks);
     }
     node_labels.into_iter().find_map(|label| match label.split('/').next().unwrap_or_default() {
@@ -60,11 +82,15 @@ pub fn recognise<'a>(
     })
 }
 
-/// Whose managed service a cluster is, as [`ask`] tells; by its address alone where it does not answer.
+fn address(cluster: &Cluster) -> Address<'_> {
+    Address { server: cluster.server(), credential_program: cluster.credential_program() }
+}
+
+/// Whose managed service a cluster is, as [`ask`] tells; by its kubeconfig alone where it does not answer.
 pub async fn of(cluster: &Cluster) -> Option<Provider> {
-    let address = recognise("", cluster.server(), []);
-    if address.is_some() {
-        return address;
+    let named = recognise("", address(cluster), []);
+    if named.is_some() {
+        return named;
     }
     ask(cluster).await.ok().and_then(|(_, provider)| provider)
 }
@@ -77,14 +103,14 @@ pub async fn of(cluster: &Cluster) -> Option<Provider> {
 pub async fn ask(cluster: &Cluster) -> Result<(String, Option<Provider>), ClusterError> {
     let version = cluster.get("/version").await?.unwrap_or_default();
     let version = version.get("gitVersion").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let known = recognise(&version, cluster.server(), []);
+    let known = recognise(&version, address(cluster), []);
     if known.is_some() {
         return Ok((version, known));
     }
     let nodes = cluster.get("/api/v1/nodes?limit=1").await.ok().flatten().unwrap_or_default();
     let labels = nodes.pointer("/items/0/metadata/labels").and_then(Value::as_object);
     let labels = labels.into_iter().flatten().map(|(name, _)| name.as_str());
-    let provider = recognise(&version, cluster.server(), labels);
+    let provider = recognise(&version, address(cluster), labels);
     Ok((version, provider))
 }
 
@@ -92,21 +118,35 @@ pub async fn ask(cluster: &Cluster) -> Result<(String, Option<Provider>), Cluste
 mod tests {
     use super::*;
 
-    // Version strings and host names as the three providers have them; a kubeadm cluster is nobody's.
+    // Version strings, host names and the one telling program, as the three providers have them; a kubeadm cluster is
+    // nobody's, and neither is one of one's own that is reached through a provider's gateway or login.
     #[test]
     fn the_three_providers_are_told_by_what_they_say() {
-        let label = |label: &'static str| recognise("v1.33.4", "https://10.0.0.1", [label]);
-        assert_eq!(recognise("v1.33.4-eks-99d6cc0", "https://10.0.0.1", []), Some(Provider::Eks));
-        let url = "https://ABCDEF0123.gr7.eu-west-1.eks.amazonaws.com";
-        assert_eq!(recognise("v1.33.4", url, []), Some(Provider::Eks));
-        assert_eq!(recognise("v1.33.4-gke.1134000", "https://34.1.2.3", []), Some(Provider::Gke));
-        let url = "https://shop-dns-1a2b3c4d.hcp.westeurope.azmk8s.io:443";
-        assert_eq!(recognise("v1.33.4", url, []), Some(Provider::Aks));
-        assert_eq!(label("kubernetes.azure.com/cluster"), Some(Provider::Aks));
-        assert_eq!(label("eks.amazonaws.com/nodegroup"), Some(Provider::Eks));
-        assert_eq!(label("cloud.google.com/gke-nodepool"), Some(Provider::Gke));
+        fn at<'a>(server: &'a str, credential_program: Option<&'a str>) -> Address<'a> {
+            Address { server, credential_program }
+        }
+        let version = |version: &str| recognise(version, at("https://10.0.0.1", None), []);
+        let server = |server: &str| recognise("v1.33.4", at(server, None), []);
+        let program = |server: &str, name: &str| recognise("", at(server, Some(name)), []);
+        let label = |label: &'static str| recognise("v1.33.4", at("https://10.0.0.1", None), [label]);
+        let (eks, gke, aks) = (Some(Provider::Eks), Some(Provider::Gke), Some(Provider::Aks));
+        assert_eq!(version("v1.33.4-eks-99d6cc0"), eks);
+        assert_eq!(server("https://ABCDEF0123.gr7.eu-west-1.eks.amazonaws.com"), eks);
+        assert_eq!(server("https://ABCDEF0123.sk1.cn-north-1.eks.amazonaws.com.cn"), eks);
+        assert_eq!(server("https://abcdef0123.eks-cluster.eu-west-1.api.aws"), eks);
+        assert_eq!(server("https://eks-cluster.example/"), None);
+        assert_eq!(version("v1.33.4-gke.1134000"), gke);
+        assert_eq!(server("https://gke-0123abcd.europe-west1.gke.goog"), gke);
+        assert_eq!(program("https://34.1.2.3", "gke-gcloud-auth-plugin"), gke);
+        assert_eq!(program("https://34.1.2.3", "/usr/lib/google-cloud-sdk/bin/gke-gcloud-auth-plugin"), gke);
+        assert_eq!(program("https://connectgateway.googleapis.com/v1/x", "gke-gcloud-auth-plugin"), None);
+        assert_eq!(program("https://10.0.0.1", "aws"), None);
+        assert_eq!(server("https://shop-dns-1a2b3c4d.hcp.westeurope.azmk8s.io:443"), aks);
+        assert_eq!(label("kubernetes.azure.com/cluster"), aks);
+        assert_eq!(label("eks.amazonaws.com/nodegroup"), eks);
+        assert_eq!(label("cloud.google.com/gke-nodepool"), gke);
         assert_eq!(label("node-role.kubernetes.io/control-plane"), None);
-        assert_eq!(recognise("v1.37.2", "https://eks.amazonaws.com.example/", []), None);
+        assert_eq!(server("https://eks.amazonaws.com.example/"), None);
         assert!(not_available("it", Provider::Eks.name()).starts_with("it is not available on EKS"));
     }
 }

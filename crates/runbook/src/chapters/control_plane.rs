@@ -1,6 +1,6 @@
 //! The control plane: something stopped, certificates expired.
 
-use super::{Chapter, verify_all};
+use super::{Chapter, KUBECTL, verify_all};
 use crate::by_hand;
 use crate::site::{ControlPlane, Site, quoted};
 use rekindle_model::host::Component;
@@ -30,7 +30,10 @@ pub(super) fn stopped(site: &Site<'_>) -> Chapter {
         by_hand.push((
             "A manifest that is missing or wrong comes back from its last good copy; kubeadm keeps some, and makes them anew:".into(),
             format!(
-                "ls -l {dir} {0} /etc/kubernetes/tmp\nkubeadm init phase control-plane apiserver --config KUBEADM_CONFIG\n",
+                "find {dir} {0} /etc/kubernetes/tmp -name '*.yaml' -ls 2>/dev/null || true\n\
+                 # KUBEADM_CONFIG: the file that this host was made with; its settings also lie in the cluster, while an API server answers:\n\
+                 # {KUBECTL} get configmap kubeadm-config -n kube-system -o jsonpath='{{.data.ClusterConfiguration}}'\n\
+                 kubeadm init phase control-plane apiserver --config KUBEADM_CONFIG\n",
                 by_hand::ASIDE
             ),
         ));

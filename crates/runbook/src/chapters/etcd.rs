@@ -87,8 +87,11 @@ pub(super) fn one_member_lost(site: &Site<'_>) -> Chapter {
     for (index, host) in site.hosts.iter().enumerate() {
         let mut others = site.hosts.iter().enumerate().filter(|(other, _)| *other != index);
         let Some((_, by)) = others.next_back() else { continue };
-        let replace = by_hand::replace(site, host, by).unwrap_or_else(|| UNKNOWN.into());
-        by_hand.push((format!("If the lost member is that of {}:", host.place()), replace));
+        let steps = by_hand::replace(site, host, by);
+        let steps = steps.unwrap_or_else(|| vec![("nothing can be printed.".into(), UNKNOWN.into())]);
+        by_hand.extend(steps.into_iter().enumerate().map(|(step, (place, commands))| {
+            (format!("The member of {} is lost, {}: {place}", host.name, step + 1), commands)
+        }));
     }
     if by_hand.is_empty() {
         by_hand.push((

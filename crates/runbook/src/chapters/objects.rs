@@ -4,7 +4,33 @@ use super::{Chapter, KUBECTL, verify_all};
 use crate::site::{Site, quoted};
 
 /// How `drill run` takes one object out of a backup.
-const TAKE_OUT: &str = "kubectl get deployment web -n shop -o yaml > /root/web.yaml";
+fn take_out() -> String {
+    format!("kubectl get deployment web -n shop -o yaml | {ANEW} > /root/web.yaml")
+}
+
+/// Takes off an object what only the one it was read from can have: an API server refuses to apply it otherwise.
+const ANEW: &str = "sed -E \"/^metadata:/,/^[^ ]/{/^  (uid|resourceVersion|generation|creationTimestamp|deletion[A-Za-z]+):/d}\"";
+
+/// The same by hand: a sandbox of stock tools. What is started in it ends with it.
+fn look() -> String {
+    format!(
+        "mkdir -p -m 700 /root/look && cd /root/look\n\
+         etcdutl snapshot restore /backup/snapshot.db --data-dir etcd\n\
+         openssl genrsa -out sa.key 2048 && echo look,look,look,system:masters > tokens\n\
+         unshare --net --pid --fork sh -eu <<'END'\n\
+         ip link set lo up\n\
+         etcd --data-dir etcd > etcd.log 2>&1 &\n\
+         kube-apiserver --etcd-servers=http://127.0.0.1:2379 --cert-dir=certs --bind-address=127.0.0.1 \\\n  \
+         --advertise-address=127.0.0.1 --endpoint-reconciler-type=none --authorization-mode=AlwaysAllow --token-auth-file=tokens \\\n  \
+         --service-account-issuer=https://look --service-account-key-file=sa.key --service-account-signing-key-file=sa.key \\\n  \
+         --service-cluster-ip-range=10.96.0.0/16 > apiserver.log 2>&1 &\n\
+         look() {{ kubectl --kubeconfig=/dev/null --server=https://127.0.0.1:6443 --insecure-skip-tls-verify --token=look \"$@\"; }}\n\
+         for try in $(seq 120); do look get --raw /readyz && break; sleep 1; done\n\
+         look get deployment web -n shop -o yaml | {ANEW} > web.yaml\n\
+         END\n\
+         {KUBECTL} apply --server-side --force-conflicts -f web.yaml\n"
+    )
+}
 
 pub(super) fn node_lost(site: &Site<'_>) -> Chapter {
     let workers = site.workers();
@@ -85,19 +111,19 @@ pub(super) fn stuck(site: &Site<'_>) -> Chapter {
         ],
         verify: format!("{KUBECTL} get namespaces,crd | grep Terminating\n{}", verify_all(site)),
         back: vec![(
-            "What was taken away comes back from what was saved:".into(),
-            format!("{KUBECTL} apply --server-side -f saved.yaml\n"),
+            "What was taken away comes back from what was saved, into its namespace, which must be there again:".into(),
+            format!("{ANEW} saved.yaml | {KUBECTL} apply --server-side --force-conflicts -f -\n"),
         )],
     }
 }
 
 pub(super) fn object_lost(site: &Site<'_>) -> Chapter {
-    let (backup, key) = (site.backup_flags(), "/registry/deployments/shop/web");
+    let (backup, key, take_out) = (site.backup_flags(), "/registry/deployments/shop/web", take_out());
     let rekindle = if site.notes.vault.is_some() {
         format!(
             "# one object (here Deployment web of namespace shop): the state just before its deletion is booted in a sandbox, and the\n\
              # object read there; etcd and kube-apiserver are those that run on this host\n\
-             rekindle drill run{backup} --before-delete-of {key} --check-command '{TAKE_OUT}'\n\
+             rekindle drill run{backup} --before-delete-of {key} --check-command '{take_out}'\n\
              {KUBECTL} apply --server-side --force-conflicts -f /root/web.yaml\n\
              # everything, back to just before it: also all other changes since are undone\n\
              rekindle recover{}{backup} --before-delete-of {key} --dry-run\n",
@@ -106,7 +132,7 @@ pub(super) fn object_lost(site: &Site<'_>) -> Chapter {
     } else {
         format!(
             "# one object (here Deployment web of namespace shop): the snapshot is booted in a sandbox, and the object read there\n\
-             rekindle drill run{backup} --check-command '{TAKE_OUT}'\n\
+             rekindle drill run{backup} --check-command '{take_out}'\n\
              {KUBECTL} apply --server-side --force-conflicts -f /root/web.yaml\n"
         )
     };
@@ -115,12 +141,11 @@ pub(super) fn object_lost(site: &Site<'_>) -> Chapter {
         looks: vec!["somebody or something deleted or changed objects; the cluster itself is well".into()],
         rekindle,
         by_hand: vec![(
-            "On another machine, never on a control-plane host: the snapshot restored into a folder, an etcd and an API server booted on \
-             it, then the object read from that API server:"
+            "With the binaries of etcd and kube-apiserver in the cluster's versions, as root, best on another machine. The snapshot is \
+             restored into a folder and booted where there is no network but its own, so that it can't reach the cluster's webhooks or \
+             nodes. Where data is encrypted at rest the API server needs its `--encryption-provider-config`, too:"
                 .into(),
-            "etcdutl snapshot restore /backup/snapshot.db --data-dir /tmp/look\netcd --data-dir /tmp/look &\n\
-             etcdctl get --prefix --keys-only /registry/deployments/shop/\n"
-                .into(),
+            look(),
         )],
         verify: format!("{KUBECTL} get deployment web -n shop\n"),
         back: vec![(
