@@ -129,12 +129,13 @@ const STYLE: &str = "\
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f24; }
 h1 { font-size: 1.7rem; margin-bottom: .3rem; } h2 { margin-top: 2.2rem; border-bottom: 1px solid #d0d7de; }
 h3 { margin-bottom: .3rem; } code, pre { font: 13px/1.45 ui-monospace, monospace; background: #f4f6f8; }
-code { padding: .1em .3em; border-radius: 3px; overflow-wrap: anywhere; }
+code { padding: .1em .3em; border-radius: 3px; overflow-wrap: anywhere; } td code { overflow-wrap: break-word; }
 pre { padding: .7rem .9rem; border-left: 3px solid #57606a; white-space: pre-wrap; overflow-wrap: anywhere; }
 table { border-collapse: collapse; width: 100%; } th, td { text-align: left; vertical-align: top; padding: .3rem .6rem;
 border-bottom: 1px solid #d0d7de; overflow-wrap: break-word; font-size: 14px; } th { white-space: nowrap; }
 figure { margin: 1rem 0; } svg { max-width: 100%; height: auto; }
-@media print { body { font-size: 10.5pt; margin: 0; max-width: none; } h2:not(:first-of-type) { break-before: page; } h2, h3 { break-after: avoid; }
+@media print { body { font-size: 10.5pt; margin: 0; max-width: none; } th, td { font-size: 8.5pt; padding: .2rem .4rem; }
+td code { font-size: 8pt; } p:has(+ pre) { break-after: avoid; } h2:not(:first-of-type) { break-before: page; } h2, h3 { break-after: avoid; }
 pre, table, figure { break-inside: avoid; } pre { border: 1px solid #d0d7de; border-left-width: 3px; } @page { margin: 16mm; } }
 ";
 

@@ -72,10 +72,16 @@ const KUBECTL: &str = "kubectl --kubeconfig /etc/kubernetes/admin.conf";
 /// What is asked when everything is said to be well again.
 fn verify_all(site: &Site<'_>) -> String {
     let mut text = format!("rekindle check{}\n", site.host_flags());
+    let mut asked: Vec<String> = Vec::new();
     for host in &site.hosts {
-        if let Some(api) = host.facts.api.known() {
-            let url = format!("{}/readyz?verbose", api.server);
-            text.push_str(&format!("curl -sk {}\n", crate::site::quoted(&url)));
+        let Some(api) = host.facts.api.known() else { continue };
+        let url = crate::site::quoted(&format!("{}/readyz?verbose", api.server));
+        if !asked.contains(&url) {
+            // a host may know its own API server by an address that means another one elsewhere
+            let own = ["127.0.0.1", "localhost", "[::1]"].iter().any(|own| api.server.contains(own));
+            let place = if own && site.hosts.len() > 1 { "      # on each control-plane host" } else { "" };
+            text.push_str(&format!("curl -sk {url}{place}\n"));
+            asked.push(url);
         }
     }
     text.push_str(&format!("{KUBECTL} get nodes\n{KUBECTL} get pods -A | grep -v -e Running -e Completed\n"));

@@ -84,7 +84,9 @@ fn cluster(document: &mut Document, site: &Site<'_>) {
     ];
     if let Some(vault) = &site.notes.vault {
         rows.push(vec!["vault".into(), format!("{} as {}", vault.url, vault.cluster)]);
-        rows.push(vec!["signers that count".into(), vault.signers.join(", ")]);
+        let signers =
+            if vault.signers.is_empty() { "none is named".into() } else { vault.signers.join(", ") };
+        rows.push(vec!["signers that count".into(), signers]);
     } else {
         rows.push(vec![
             "vault".into(),

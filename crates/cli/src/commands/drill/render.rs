@@ -16,7 +16,9 @@ pub(super) fn text(report: &DrillReport, short: bool) -> String {
         let detail = if check.detail.is_empty() { String::new() } else { format!(": {}", check.detail) };
         let _ = writeln!(text, "{} {}{detail}", mark(check), check.name);
     }
-    for (what, figure) in figures(report) {
+    let phases = report.phases.iter().map(|phase| format!("{} {}", phase.name, span(phase.took_ms)));
+    let phases = ("phases".to_owned(), phases.collect::<Vec<_>>().join(", "));
+    for (what, figure) in figures(report).into_iter().chain([phases]) {
         let _ = writeln!(text, "{what:20}  {figure}");
     }
     text
@@ -134,8 +136,5 @@ fn figures(report: &DrillReport) -> Vec<(String, String)> {
         add("booted", format!("etcd {}, {}", booted.etcd, booted.api_server));
         add("objects compared", booted.objects.to_string());
     }
-    let phases: Vec<String> =
-        report.phases.iter().map(|phase| format!("{} {}", phase.name, span(phase.took_ms))).collect();
-    add("phases", phases.join(", "));
     figures
 }
