@@ -8,6 +8,7 @@ mod connect;
 mod consent;
 mod exit;
 mod failure;
+mod operator_command;
 mod output;
 mod progress;
 mod render;

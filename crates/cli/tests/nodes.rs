@@ -172,7 +172,12 @@ fn fences(site: &Site, hands: &Hands) {
     let failed = site.ends(6, &["node", "fence", "w3", "--fence-command", "false {node}", "--yes"]);
     assert!(failed.contains("not proved"), "{failed}");
     assert!(!site.get(node).unwrap().to_string().contains("out-of-service\""), "no taint without proof");
-    site.ends(0, &["node", "fence", "w3", "--fence-command", "test {node} = w3", "--yes"]);
+    // the command stands in the configuration, with a word that has blanks
+    let config = site.dir.join("agent.yaml");
+    let text = "vault: /v\ncluster: c\nsigningKey: /k\nrecipients: [age1x]\n\
+                nodes: {fenceCommand: \"sh -c 'test {node} = w3'\"}\n";
+    std::fs::write(&config, text).unwrap();
+    site.ends(0, &["node", "fence", "w3", "--config", config.as_str(), "--yes"]);
     assert!(on(site, "w3").is_empty());
     site.until("the StatefulSet's pod runs elsewhere", || ready(site, "db") == 1);
 

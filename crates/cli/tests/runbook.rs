@@ -164,15 +164,14 @@ fn a_lost_node_is_taken_out_by_hand() {
         script.replace("NODE", "node-1")
     };
     let blocks = printed("A node is lost", "By hand");
-    // all but the last line, which is for when it is back
-    let fence = blocks[1].trim_end().rsplit_once('\n').unwrap();
-    paste(&own(fence.0), dir);
+    paste(&own(&blocks[1]), dir);
     let spec = || plane.kubectl(&["get", "node", "node-1", "-o", "jsonpath={.spec}"]).unwrap();
     let fenced = spec();
     assert!(fenced.contains("out-of-service") && fenced.contains(r#""unschedulable":true"#), "{fenced}");
-    paste(&own(fence.1), dir);
-    assert!(!spec().contains("out-of-service"), "{}", spec());
     paste(&own(&blocks[2]), dir);
+    let back = spec();
+    assert!(!back.contains("out-of-service") && !back.contains("unschedulable"), "{back}");
+    paste(&own(&blocks[3]), dir);
     assert!(plane.kubectl(&["get", "node", "node-1"]).is_err());
 }
 

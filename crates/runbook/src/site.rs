@@ -13,6 +13,8 @@ pub struct Notes {
     pub vault: Option<VaultNote>,
     /// Whom to call.
     pub contacts: Vec<Contact>,
+    /// What turns the host of a node off, and succeeds only when it is off: words, in which `{node}` is the node's name.
+    pub fence_command: Option<Vec<String>>,
 }
 
 /// A vault.

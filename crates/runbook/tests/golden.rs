@@ -18,6 +18,7 @@ fn notes() -> Notes {
             role: "holds the identity".into(),
             reach: "+49 30 000000".into(),
         }],
+        fence_command: Some(["ssh", "hv", "virsh destroy {node}"].map(str::to_owned).into()),
     }
 }
 

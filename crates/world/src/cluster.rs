@@ -260,10 +260,7 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::send`].
     pub async fn drill_label(&self) -> Result<String, ClusterError> {
-        let namespace = self.kube_system().await?;
-        let labels = namespace.pointer("/metadata/labels");
-        let label = labels.and_then(|labels| labels.get(DRILL_LABEL)?.as_str());
-        Ok(label.unwrap_or_default().to_owned())
+        Ok(drill_label(&self.kube_system().await?))
     }
 
     async fn kube_system(&self) -> Result<Value, ClusterError> {
@@ -401,6 +398,13 @@ struct Failed {
     why: String,
     /// The connection was there, and ended.
     broke: bool,
+}
+
+/// The value of the label for drills that a namespace has; empty when it has none.
+pub(crate) fn drill_label(namespace: &Value) -> String {
+    let labels = namespace.pointer("/metadata/labels");
+    let label = labels.and_then(|labels| labels.get(DRILL_LABEL)?.as_str());
+    label.unwrap_or_default().to_owned()
 }
 
 /// Whether an error is that of a connection that ended early: not one that was never accepted.

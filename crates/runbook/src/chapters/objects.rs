@@ -34,7 +34,17 @@ fn look() -> String {
 
 pub(super) fn node_lost(site: &Site<'_>) -> Chapter {
     let workers = site.workers();
-    let node = workers.first().map_or("NODE".to_owned(), |node| quoted(&node.name));
+    let name = workers.first().map_or("NODE", |node| node.name.as_str());
+    let node = quoted(name);
+    let (proof, off) = match &site.notes.fence_command {
+        Some(words) => {
+            let line =
+                |words: Vec<String>| words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ");
+            let by_hand = line(words.iter().map(|word| word.replace("{node}", name)).collect());
+            (format!("--fence-command {}", quoted(&line(words.clone()))), format!("{by_hand} &&\n"))
+        }
+        None => ("--attest-off".into(), String::new()),
+    };
     let mut back = vec![(
         "A node that is well again takes pods again:".into(),
         format!("rekindle node fence --release {node}\nrekindle node uncordon {node}\n"),
@@ -52,7 +62,7 @@ pub(super) fn node_lost(site: &Site<'_>) -> Chapter {
         rekindle: format!(
             "rekindle node list\n\
              # its host is off for certain: it is fenced, so that its pods and volumes move\n\
-             rekindle node fence {node} --attest-off --dry-run\nrekindle node fence {node} --attest-off\n\
+             rekindle node fence {node} {proof} --dry-run\nrekindle node fence {node} {proof}\n\
              # it never comes back\nrekindle node remove {node} --dry-run\nrekindle node remove {node}\n"
         ),
         by_hand: vec![
@@ -63,11 +73,14 @@ pub(super) fn node_lost(site: &Site<'_>) -> Chapter {
             (
                 "Only when the host is off for certain: its pods and volumes move.".into(),
                 format!(
-                    "{KUBECTL} cordon {node}\n\
+                    "{off}{KUBECTL} cordon {node} &&\n\
                      {KUBECTL} taint node {node} node.kubernetes.io/out-of-service=nodeshutdown:NoExecute\n\
-                     {KUBECTL} get pods -A -o wide --field-selector spec.nodeName={node}\n\
-                     {KUBECTL} taint node {node} node.kubernetes.io/out-of-service-    # when it is back\n"
+                     {KUBECTL} get pods -A -o wide --field-selector spec.nodeName={node}\n"
                 ),
+            ),
+            (
+                "When it is back, and nothing of its old pods runs on it:".into(),
+                format!("{KUBECTL} taint node {node} node.kubernetes.io/out-of-service-\n{KUBECTL} uncordon {node}\n"),
             ),
             ("When it does not come back:".into(), format!("{KUBECTL} delete node {node}\n")),
         ],

@@ -4,9 +4,10 @@ use super::ask::{QUICK, text, within};
 use super::probes::{self, KUBECONFIGS};
 use super::{ETCD_DOWN, EtcdDown};
 use crate::World;
+use crate::cluster::drill_label;
 use crate::host::{ApiRequest, Host};
 use rekindle_model::host::{ApiProbe, HostFacts};
-use rekindle_model::inventory::{ClusterFacts, DRILL_LABEL, LeaseFacts, NodeFacts};
+use rekindle_model::inventory::{ClusterFacts, LeaseFacts, NodeFacts};
 use rekindle_model::{HostPath, Seen};
 use serde_json::Value;
 
@@ -122,9 +123,7 @@ fn time_ms(text: &str) -> Option<i64> {
 async fn namespace(door: &Door<'_>) -> Result<(String, String), String> {
     let namespace = get(door, "/api/v1/namespaces/kube-system").await?;
     let uid = Some(at(&namespace, "/metadata/uid")).filter(|uid| !uid.is_empty()).ok_or("it has no UID")?;
-    let labels = namespace.pointer("/metadata/labels");
-    let label = labels.and_then(|labels| labels.get(DRILL_LABEL)?.as_str());
-    Ok((uid.to_owned(), label.unwrap_or_default().to_owned()))
+    Ok((uid.to_owned(), drill_label(&namespace)))
 }
 
 fn items(list: &Value) -> &[Value] {

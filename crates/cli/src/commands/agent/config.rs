@@ -6,6 +6,7 @@ use crate::commands::backup;
 use crate::commands::snapshot::save;
 use crate::connect;
 use crate::failure::{Doing, Failure};
+use crate::operator_command::OperatorCommand;
 use camino::{Utf8Path, Utf8PathBuf};
 use rekindle_model::Redacted;
 use rekindle_model::etcd::EtcdEndpoint;
@@ -79,6 +80,10 @@ pub(crate) struct AgentConfig {
     /// Whom to call when the cluster breaks: `rekindle runbook --config` names them.
     #[serde(default)]
     contacts: Vec<ContactConfig>,
+    /// How hosts of nodes are turned off and on: `rekindle node fence --config`, `rekindle drill run --scenario node-lost` and the
+    /// runbook take these. The agent itself runs none of them.
+    #[serde(default)]
+    nodes: NodesConfig,
     /// The runbook, kept current: made at the start, with each changed configuration, and by `schedule.runbook`. None: none is
     /// kept.
     runbook: Option<RunbookConfig>,
@@ -95,6 +100,16 @@ struct RunbookConfig {
     /// Control-plane hosts to reach with the agent's own ssh, such as root@10.0.0.11. Default: this host.
     #[serde(default)]
     hosts: Vec<String>,
+}
+
+/// Commands about the host of a node; `{node}` in them stands for the node's name.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(in crate::commands) struct NodesConfig {
+    /// Turns the host off if it is not, and succeeds only when it is off.
+    pub(in crate::commands) fence_command: Option<OperatorCommand>,
+    /// Turns the host on again.
+    pub(in crate::commands) return_command: Option<OperatorCommand>,
 }
 
 /// Somebody to call.
@@ -148,6 +163,7 @@ pub(in crate::commands) struct DrillDefaults {
     pub(in crate::commands) bin_dir: Option<Utf8PathBuf>,
     pub(in crate::commands) require_boot: bool,
     pub(in crate::commands) clusters: Vec<String>,
+    pub(in crate::commands) nodes: NodesConfig,
     pub(in crate::commands) rto_ms: Option<i64>,
     pub(in crate::commands) rpo_ms: Option<i64>,
 }
@@ -356,9 +372,15 @@ impl AgentConfig {
             require_boot: self.drill.as_ref().is_some_and(|drill| drill.require_boot),
             clusters: self.drill.as_ref().map(|drill| drill.clusters.clone()).unwrap_or_default(),
             identity: self.drill.map(|drill| drill.identity),
+            nodes: self.nodes,
             rto_ms: self.targets.rto_seconds.map(ms),
             rpo_ms: self.targets.rpo_seconds.map(ms),
         })
+    }
+
+    /// How hosts of nodes are turned off and on.
+    pub(in crate::commands) fn nodes(self) -> NodesConfig {
+        self.nodes
     }
 
     /// What a runbook says of it. The own signer counts if its key is on this machine.
@@ -374,6 +396,7 @@ impl AgentConfig {
                 signers: own.into_iter().chain(others).collect(),
             }),
             contacts: self.contacts.into_iter().map(contact).collect(),
+            fence_command: self.nodes.fence_command.map(OperatorCommand::into_words),
         }
     }
 

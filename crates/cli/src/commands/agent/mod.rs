@@ -27,7 +27,7 @@ mod tell;
 mod verify;
 
 pub(crate) use config::AgentConfig;
-pub(super) use config::DrillDefaults;
+pub(super) use config::{DrillDefaults, NodesConfig};
 
 use crate::args::Agent as Args;
 use crate::connect;

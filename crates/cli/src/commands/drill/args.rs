@@ -2,6 +2,7 @@
 
 use crate::args::{Consent, Hosts};
 use crate::commands::from::FromVault;
+use crate::operator_command::OperatorCommand;
 use camino::Utf8PathBuf;
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use jiff::Span;
@@ -85,14 +86,15 @@ pub(super) struct Live {
     )]
     pub(super) scenario: Option<Scenario>,
     /// The node that `--scenario node-lost` takes.
-    #[arg(long, value_name = "NAME", required_if_eq("scenario", "node-lost"))]
+    #[arg(long, value_name = "NAME", required_if_eq("scenario", "node-lost"), requires = "scenario")]
     pub(super) node: Option<String>,
     /// The command that turns its host off, and fails if the host is not off then; `{node}` in it becomes the node's name.
-    #[arg(long, value_name = "COMMAND", required_if_eq("scenario", "node-lost"))]
-    pub(super) fence_command: Option<String>,
-    /// The command that turns its host on again.
-    #[arg(long, value_name = "COMMAND", required_if_eq("scenario", "node-lost"))]
-    pub(super) return_command: Option<String>,
+    /// Default: `nodes.fenceCommand` of --config.
+    #[arg(long, value_name = "COMMAND", requires = "node")]
+    pub(super) fence_command: Option<OperatorCommand>,
+    /// The command that turns its host on again. Default: `nodes.returnCommand` of --config.
+    #[arg(long, value_name = "COMMAND", requires = "node")]
+    pub(super) return_command: Option<OperatorCommand>,
     #[command(flatten)]
     pub(super) hosts: Hosts,
     #[command(flatten)]

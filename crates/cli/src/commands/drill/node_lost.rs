@@ -4,7 +4,7 @@
 
 use super::args::{Run, Scenario};
 use super::report::{Check, DrillReport, Phase, Rpo};
-use super::run::{conclude, settle};
+use super::run::{Settled, conclude, settle};
 use super::scenario::name;
 use crate::args::Consent;
 use crate::commands::api::{Api, Session};
@@ -14,6 +14,7 @@ use crate::commands::plan::show;
 use crate::commands::recover::Ended;
 use crate::exit::Exit;
 use crate::failure::{Doing, Failure};
+use crate::operator_command::OperatorCommand;
 use crate::output::Output;
 use rekindle_model::RunId;
 use rekindle_model::event::{Outcome, What};
@@ -38,21 +39,22 @@ const PAUSE: Duration = Duration::from_secs(1);
 const AGREED: Consent = Consent { yes: true, dry_run: false };
 
 pub(super) fn run(mut args: Run, output: &Output) -> Result<Exit, Failure> {
-    let (targets, allowed) = settle(&mut args)?;
+    let Settled { targets, clusters: allowed, nodes } = settle(&mut args)?;
     let live = &args.live;
-    let words = |text: &Option<String>| -> Vec<String> {
-        text.iter().flat_map(|text| text.split_whitespace()).map(str::to_owned).collect()
+    let words = |given: &Option<OperatorCommand>, configured: Option<OperatorCommand>, what: &str| {
+        let missing = || {
+            Failure::usage(format!("no command turns the host {what}"))
+                .hint("give --fence-command and --return-command, or `nodes` in the configuration")
+        };
+        given.clone().or(configured).map(OperatorCommand::into_words).ok_or_else(missing)
     };
     let drill = Drill {
         api: Api { cluster: live.hosts.api.clone(), state_dir: live.hosts.state_dir.clone() },
         node: live.node.clone().unwrap_or_default(),
-        off: words(&live.fence_command),
-        on: words(&live.return_command),
+        off: words(&live.fence_command, nodes.fence_command, "off")?,
+        on: words(&live.return_command, nodes.return_command, "on again")?,
         output,
     };
-    if drill.off.is_empty() || drill.on.is_empty() {
-        return Err(Failure::usage("--fence-command and --return-command are commands, and not empty"));
-    }
     let session = Session::begin(&drill.api, Some(&live.consent))?;
     let fleet = Fleet::read(&session)?;
     let node = fleet.named(std::slice::from_ref(&drill.node))?.remove(0);

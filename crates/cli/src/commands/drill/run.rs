@@ -4,7 +4,7 @@ use super::args::Run;
 use super::report::{Check, DrillReport, Outcome, Phase, Restored, Rpo, Targets};
 use super::sandbox::{self, Spec, Told};
 use super::{BOOTS, MEMBER, history, keys, programs, render};
-use crate::commands::agent::{AgentConfig, DrillDefaults};
+use crate::commands::agent::{AgentConfig, DrillDefaults, NodesConfig};
 use crate::commands::backup;
 use crate::commands::from::{self, Fetched};
 use crate::commands::snapshot;
@@ -30,7 +30,7 @@ pub(super) fn run(mut args: Run, output: &Output) -> Result<Exit, Failure> {
             "--host, --lost, --root, --node and --dry-run are for --scenario: a drill in the sandbox touches no cluster",
         ));
     }
-    let (targets, _) = settle(&mut args)?;
+    let Settled { targets, .. } = settle(&mut args)?;
     let place = args.from.from.clone().or(args.snapshot.as_ref().map(ToString::to_string));
     let place = place.ok_or_else(|| Failure::usage("nothing to restore from: give --snapshot or --from"))?;
     let mut report = DrillReport::begin(place, backup::writer_name()?.to_string(), targets);
@@ -61,20 +61,29 @@ pub(super) fn conclude(
     })
 }
 
-/// What no flag says, the configuration says. The targets, and the clusters that may be broken.
-pub(super) fn settle(args: &mut Run) -> Result<(Targets, Vec<String>), Failure> {
+/// What flags and configuration say together.
+pub(super) struct Settled {
+    pub(super) targets: Targets,
+    /// UIDs of the clusters that may be broken.
+    pub(super) clusters: Vec<String>,
+    pub(super) nodes: NodesConfig,
+}
+
+/// What no flag says, the configuration says.
+pub(super) fn settle(args: &mut Run) -> Result<Settled, Failure> {
     let mut targets = Targets {
         rto_ms: args.target_rto.as_ref().map(|span| backup::span_ms("--target-rto", span)).transpose()?,
         rpo_ms: args.target_rpo.as_ref().map(|span| backup::span_ms("--target-rpo", span)).transpose()?,
         boot: args.require_boot,
     };
-    let mut clusters = Vec::new();
+    let (mut clusters, mut nodes) = (Vec::new(), NodesConfig::default());
     if let Some(file) = args.config.clone() {
         let mut defaults = AgentConfig::file(&file)?.drills()?;
         clusters = std::mem::take(&mut defaults.clusters);
+        nodes = std::mem::take(&mut defaults.nodes);
         fill(args, &mut targets, defaults);
     }
-    Ok((targets, clusters))
+    Ok(Settled { targets, clusters, nodes })
 }
 
 fn fill(args: &mut Run, targets: &mut Targets, defaults: DrillDefaults) {

@@ -4,7 +4,7 @@
 use super::args::{Run, Scenario};
 use super::node_lost;
 use super::report::{Check, DrillReport, Phase};
-use super::run::{conclude, settle};
+use super::run::{Settled, conclude, settle};
 use crate::args::{Consent, Recover, Restore};
 use crate::commands::check::options;
 use crate::commands::plan::{LOOKS, Made, PAUSE, goal_without_data, new_run, point_file, show};
@@ -26,13 +26,10 @@ use rekindle_world::observe::observe;
 
 pub(super) fn run(mut args: Run, scenario: Scenario, output: &Output) -> Result<Exit, Failure> {
     let Some(broken) = on_hosts(scenario) else { return node_lost::run(args, output) };
-    let of_node = [&args.live.node, &args.live.fence_command, &args.live.return_command];
-    if of_node.iter().any(|flag| flag.is_some()) {
-        return Err(Failure::usage(
-            "--node, --fence-command and --return-command are for --scenario node-lost",
-        ));
+    if args.live.node.is_some() {
+        return Err(Failure::usage("--node is for --scenario node-lost"));
     }
-    let (targets, allowed) = settle(&mut args)?;
+    let Settled { targets, clusters: allowed, .. } = settle(&mut args)?;
     let runtime = connect::runtime()?;
     let world = runtime.block_on(connect::world(&args.live.hosts))?;
     let id = new_run();

@@ -2,6 +2,8 @@
 
 use super::super::api::Api;
 use crate::args::{Consent, Hosts, Ssh};
+use crate::operator_command::OperatorCommand;
+use camino::Utf8PathBuf;
 use clap::{Args as ClapArgs, Subcommand};
 
 /// `rekindle node`
@@ -96,9 +98,12 @@ pub(super) struct Fence {
     #[arg(required = true)]
     pub(super) nodes: Vec<String>,
     /// A command that must succeed only when the host is off (it may also switch it off); {node} stands for the node's
-    /// name, words are separated by spaces.
+    /// name. Its words are separated as in a shell, but no shell runs it.
     #[arg(long, value_name = "COMMAND", conflicts_with_all = ["attest_off", "release"])]
-    pub(super) fence_command: Option<String>,
+    pub(super) fence_command: Option<OperatorCommand>,
+    /// The agent's configuration file, whose `nodes.fenceCommand` is taken.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["fence_command", "attest_off", "release"])]
+    pub(super) config: Option<Utf8PathBuf>,
     /// You say that the hosts of these nodes are off, by whatever proof.
     #[arg(long, conflicts_with = "release")]
     pub(super) attest_off: bool,

@@ -1,5 +1,6 @@
 //! `rekindle node fence`: a host is off, for certain.
 
+use super::super::agent::AgentConfig;
 use super::super::api::Session;
 use super::Fleet;
 use super::args::Fence;
@@ -23,19 +24,21 @@ pub(super) fn run(args: &Fence, output: &Output) -> Result<Exit, Failure> {
 
 /// How it is known that the hosts are off; none = they are let back.
 fn proof(args: &Fence) -> Result<Option<Proof>, Failure> {
-    match &args.fence_command {
-        _ if args.release => Ok(None),
-        Some(command) => {
-            let words: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
-            if words.is_empty() {
-                return Err(Failure::usage("--fence-command is empty"));
-            }
-            Ok(Some(Proof::Command(words)))
-        }
-        None if args.attest_off => Ok(Some(Proof::Attested)),
+    if args.release {
+        return Ok(None);
+    }
+    if args.attest_off {
+        return Ok(Some(Proof::Attested));
+    }
+    let configured = match &args.config {
+        Some(file) => AgentConfig::file(file)?.nodes().fence_command,
+        None => None,
+    };
+    match args.fence_command.clone().or(configured) {
+        Some(command) => Ok(Some(Proof::Command(command.into_words()))),
         None => Err(Failure::usage("nothing proves that the host is off").hint(
-            "give --fence-command 'COMMAND {node}', or say with --attest-off that you have proved it; a host that still \
-             runs would go on writing to its volumes",
+            "give --fence-command 'COMMAND {node}', or --config FILE with `nodes.fenceCommand` in it, or say with \
+             --attest-off that you have proved it; a host that still runs would go on writing to its volumes",
         )),
     }
 }
