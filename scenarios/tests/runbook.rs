@@ -57,6 +57,11 @@ fn a_cluster_is_restored_and_renewed_by_hand() {
     cluster.assert_works("kubelet").unwrap();
     assert!(cluster.has_mark("late").unwrap());
 
+    let back = commands(&book, "Certificates have expired", "Go back").unwrap();
+    paste(&cluster, "cp1", &back[0]);
+    cluster.assert_works("not-renewed").unwrap();
+    assert_eq!(before, ends(), "the new certificate is served still");
+
     // last, somebody moves the API server's manifest away and stops the kubelet
     cluster.fault("cp1", "systemctl stop kubelet; rm /etc/kubernetes/manifests/kube-apiserver.yaml").unwrap();
     let start = commands(&book, "Something is stopped", "By hand").unwrap();

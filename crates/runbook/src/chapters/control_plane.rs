@@ -89,12 +89,15 @@ pub(super) fn certificates(site: &Site<'_>) -> Chapter {
         )
     };
     let check = if site.has_units() { "" } else { "kubeadm certs check-expiration\n" };
-    let back = if site.has_units() {
-        ("The old files come back under their names, and the units are restarted.".into(), String::new())
-    } else {
-        let back = "mv -T /etc/kubernetes /etc/kubernetes.renewed && mv -T /etc/kubernetes.before-renewal /etc/kubernetes\n";
-        (String::new(), back.into())
-    };
+    let back = site.hosts.iter().map(|host| {
+        if host.is_units() {
+            return ("The old files come back under their names, and the units are restarted.".into(), String::new());
+        }
+        // containers hold the folder that they were started with: they see the old one when they are started anew
+        let swap = "mv -T /etc/kubernetes /etc/kubernetes.renewed && mv -T /etc/kubernetes.before-renewal /etc/kubernetes &&\n\
+                    systemctl restart kubelet\n";
+        (format!("On {}:", host.place()), format!("{swap}{}{}", by_hand::stop(host), by_hand::start(host)))
+    });
     Chapter {
         title: "Certificates have expired",
         looks: vec![
@@ -104,7 +107,7 @@ pub(super) fn certificates(site: &Site<'_>) -> Chapter {
         rekindle,
         by_hand,
         verify: format!("{check}{}", verify_all(site)),
-        back: vec![back],
+        back: back.collect(),
     }
 }
 
