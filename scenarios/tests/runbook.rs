@@ -1,7 +1,8 @@
 //! The runbook's commands by hand, pasted into a root shell of a real kubeadm host as they are printed.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
 
-use scenarios::{Cluster, STOP_ALL, THREE};
+use scenarios::{Cluster, REKINDLE, STOP_ALL, THREE, identity};
+use serde_json::Value;
 use testbed::components::etcd_line;
 use testbed::markdown::commands;
 use testbed::set::Kind;
@@ -97,4 +98,62 @@ fn a_member_is_replaced_by_hand() {
     assert_eq!(members.len(), 3, "{members:?}");
     assert!(members.iter().all(|member| member.get("isLearner").is_none()), "{members:?}");
     cluster.mark_reaching("cp2", "after").unwrap();
+}
+
+// A host's disks are gone; the vault and the identity are elsewhere. On a new host of the same name the bundle is unpacked
+// as the runbook says, once followed by Rekindle, once by the commands by hand: both bring back what the vault holds.
+#[test]
+fn everything_is_gone_and_comes_back_from_the_vault() {
+    let cluster = Cluster::load(Kind::Kubeadm1).unwrap();
+    let host = cluster.set.host("cp1").unwrap();
+    give_tools(&cluster, "cp1");
+    host.push(&testbed::components::age().unwrap().path("age"), "/usr/local/bin/age").unwrap();
+    // the hosts are of the same Debian as this machine
+    assert!(testbed::needs::has("zstd"), "zstd is missing: apt-get install zstd");
+    host.push("/usr/bin/zstd".into(), "/usr/local/bin/zstd").unwrap();
+    let (secret, recipient) = identity().unwrap();
+    host.script("mkdir -p /srv/vault /backup").unwrap();
+    host.write("/root/identity.txt", secret).unwrap();
+    let keys =
+        ["--vault", "/srv/vault", "--signing-key", "/srv/sign.key", "--recipient", &recipient, "-o", "json"];
+    let backup = |words: &[&str]| {
+        let called = cluster.on("cp1", &[&["backup"], words, &keys[..]].concat()).unwrap().expect(0).unwrap();
+        called.json().unwrap()
+    };
+    let signer = backup(&["init", "--identity", "/root/identity.txt"])["signer"].as_str().unwrap().to_owned();
+    cluster.mark("early").unwrap();
+    let part =
+        |report: Value| format!("/srv/vault/prod/{}", report["manifest"]["part"]["name"].as_str().unwrap());
+    let full = part(backup(&["run", "--cluster", "prod"]));
+    let bundle = part(backup(&["bundle", "--cluster", "prod"]));
+    let config = format!(
+        "vault: /srv/vault\ncluster: prod\nsigningKey: /srv/sign.key\nrecipients: [{recipient}]\ntrustedSigners: ['{signer}']\n"
+    );
+    host.write("/srv/agent.yaml", config).unwrap();
+    let book =
+        cluster.on("cp1", &["runbook", "--config", "/srv/agent.yaml"]).unwrap().expect(0).unwrap().stdout;
+    let chapter = |title: &str, section: &str| commands(&book, title, section).unwrap();
+    let gone = format!(
+        "{STOP_ALL}; systemctl disable kubelet; rm -rf /etc/kubernetes /var/lib/etcd /var/lib/kubelet/pki \
+         /var/lib/kubelet/config.yaml /var/lib/kubelet/kubeadm-flags.env /var/lib/rekindle"
+    );
+    let unpack = format!("cd /root; BUNDLE={bundle}\n{}", chapter("Everything is gone", "By hand")[0]);
+    let enable = &chapter("Everything is gone", "By hand")[1];
+
+    cluster.fault("cp1", &gone).unwrap();
+    paste(&cluster, "cp1", &unpack);
+    let recover = chapter("Everything is gone", "With Rekindle").concat();
+    let recover = recover.lines().find(|line| line.starts_with("rekindle recover")).unwrap();
+    paste(&cluster, "cp1", &format!("cd /root\n{} --yes", recover.replace("rekindle", REKINDLE)));
+    cluster.assert_works("recovered").unwrap();
+    assert!(cluster.has_mark("early").unwrap());
+
+    cluster.fault("cp1", &gone).unwrap();
+    paste(&cluster, "cp1", &unpack);
+    let mut by_hand = chapter("The data of etcd is lost", "By hand");
+    by_hand[0] = format!("cd /root; PART={full}\n{}", by_hand[0]);
+    paste(&cluster, "cp1", &(by_hand.concat() + enable));
+    cluster.assert_works("by-hand").unwrap();
+    assert!(cluster.has_mark("early").unwrap());
+    assert!(!cluster.has_mark("recovered").unwrap(), "the vault was not restored");
 }

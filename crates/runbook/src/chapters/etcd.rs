@@ -63,10 +63,14 @@ fn back(site: &Site<'_>) -> Vec<(String, String)> {
     back
 }
 
-/// A running etcd holds what no snapshot has.
+/// A running etcd holds what no snapshot has. It is asked for its status first, which ends after some seconds: the snapshot
+/// of one that does not answer is waited for without end.
 fn save(host: &ControlPlane<'_>) -> String {
     match by_hand::etcdctl(host) {
-        Some(ctl) => format!("mkdir -p {0}\n{ctl} snapshot save {0}/last.db || true\n", by_hand::ASIDE),
+        Some(ctl) => format!(
+            "mkdir -p {0}\n{ctl} endpoint status &&\n{ctl} snapshot save {0}/last.db || true\n",
+            by_hand::ASIDE
+        ),
         None => String::new(),
     }
 }
@@ -137,10 +141,12 @@ pub(super) fn all_gone(site: &Site<'_>) -> Chapter {
                 String::new(),
             ),
             (
-                "Fetch the newest bundle of each host from the vault, and unpack it there; its names are paths without the \
-                 leading slash:"
+                "Fetch the newest bundle of each host from the vault, and unpack it there. Its names are paths without the \
+                 leading slash; what the host has already is named and kept:"
                     .into(),
-                "age -d -i identity.txt \"$BUNDLE\" | zstd -d | tar -x -C / --keep-old-files\n".into(),
+                "age -d -i identity.txt \"$BUNDLE\" | zstd -d | tar -x -C / --skip-old-files --warning=existing-file\n\
+                 systemctl daemon-reload\n"
+                    .into(),
             ),
             ("Go on as if the data of etcd were lost: that chapter's commands by hand, on every host. Then, where \
               static pods run the control plane:".into(), "systemctl enable --now containerd kubelet\n".into()),

@@ -106,9 +106,11 @@ fn cluster(document: &mut Document, site: &Site<'_>) {
         document.table(&["node", "addresses"], rows.collect());
     }
     document.section("Before it happens");
+    let unpack =
+        if site.notes.vault.is_some() { ", and `age` and `zstd` for what lies in the vault" } else { "" };
     document.push(Block::List(vec![
         format!(
-            "`etcdutl` and `etcdctl` of etcd {} on each control-plane host: chapters need them by hand.",
+            "`etcdutl` and `etcdctl` of etcd {} on each control-plane host{unpack}: chapters need them by hand.",
             list(site.etcd_versions())
         ),
         "The identity that decrypts the backups outside the cluster, and who has it among the contacts."
