@@ -180,8 +180,12 @@ impl Set {
                 let lease =
                     named(&leases, &host.name).with_context(|| format!("no lease of {}", host.name))?;
                 let renewed = lease.pointer("/spec/renewTime").and_then(Value::as_str).unwrap_or_default();
-                if !is_ready(node) || renewed < since {
-                    bail!("node {} is not Ready, or its lease of {renewed} is older than {since}", host.name);
+                if !is_ready(node, &self.since) || renewed < since {
+                    bail!(
+                        "node {} is not Ready since {}, or its lease of {renewed} is older than {since}",
+                        host.name,
+                        self.since
+                    );
                 }
             }
             Ok(Some(()))
@@ -235,10 +239,16 @@ fn named<'a>(items: &'a [Value], name: &str) -> Option<&'a Value> {
     items.iter().find(|item| item.pointer("/metadata/name").and_then(Value::as_str) == Some(name))
 }
 
-fn is_ready(node: &Value) -> bool {
+/// Whether a node's kubelet has said since then that it is ready. One that has just started renews its lease before it
+/// says anything of itself, and then it may say first that it is not.
+fn is_ready(node: &Value, since: &str) -> bool {
     let conditions = node.pointer("/status/conditions").and_then(Value::as_array);
+    // conditions have whole seconds
+    let (seconds, _) = since.split_once('.').unwrap_or((since, ""));
     conditions.into_iter().flatten().any(|c| {
-        c.get("type").and_then(Value::as_str) == Some("Ready")
-            && c.get("status").and_then(Value::as_str) == Some("True")
+        let text = |name: &str| c.get(name).and_then(Value::as_str).unwrap_or_default();
+        text("type") == "Ready"
+            && text("status") == "True"
+            && text("lastHeartbeatTime").trim_end_matches('Z') >= seconds
     })
 }
