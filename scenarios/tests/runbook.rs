@@ -59,7 +59,7 @@ fn a_cluster_is_restored_and_renewed_by_hand() {
     assert!(cluster.has_mark("late").unwrap());
 
     let back = commands(&book, "Certificates have expired", "Go back").unwrap();
-    paste(&cluster, "cp1", &back[0]);
+    paste(&cluster, "cp1", &back[1]);
     cluster.assert_works("not-renewed").unwrap();
     assert_eq!(before, ends(), "the new certificate is served still");
 

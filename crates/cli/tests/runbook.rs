@@ -24,6 +24,8 @@ fn inventory(data: &Utf8Path, peer: &str) -> Inventory {
     etcd.name = "default".into();
     etcd.data_dir = HostPath::from(data.to_owned());
     etcd.peer_urls = vec![peer.to_owned()];
+    etcd.initial_cluster = vec![("default".into(), peer.to_owned())];
+    host.etcd_live = rekindle_model::Seen::Unknown("it does not run".into());
     host.etcd_config = rekindle_model::Seen::Known(etcd);
     inventory
 }

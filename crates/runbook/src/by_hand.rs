@@ -13,26 +13,26 @@ const BUMP_REVISION: u64 = 1_000_000_000;
 
 /// Stops the control plane of a host, and waits until it is stopped.
 pub fn stop(host: &ControlPlane<'_>) -> String {
-    if host.is_units() {
-        let units: Vec<&str> = Component::ALL.iter().rev().map(|component| component.name()).collect();
-        return format!("systemctl stop {}\n", units.join(" "));
-    }
-    let (from, files) = (quoted(&host.facts.manifest_dir.to_string()), manifests(host).join(" "));
     // by their processes: a crictl that fails would pass for "nothing runs". The kernel keeps 15 characters of a name.
     let names = Component::ALL.iter().map(|component| component.name());
     let names: Vec<&str> = names.map(|name| name.get(..15).unwrap_or(name)).collect();
+    let wait = format!("while pgrep -l -x '{}'; do sleep 1; done\n", names.join("|"));
+    if host.is_units() {
+        let units: Vec<String> = Component::ALL.iter().rev().map(|one| quoted(&host.unit(*one))).collect();
+        return format!("systemctl stop {}\n# what is printed runs still\n{wait}", units.join(" "));
+    }
+    let (from, files) = (quoted(&host.facts.manifest_dir.to_string()), manifests(host).join(" "));
     format!(
         "mkdir -p {ASIDE}\n(cd {from} && mv -n {files} {ASIDE}/)\n\
          # what is printed runs still; when the container runtime is down nobody stops it: kill it\n\
-         while pgrep -l -x '{}'; do sleep 1; done\n",
-        names.join("|")
+         {wait}"
     )
 }
 
 /// Starts it again.
 pub fn start(host: &ControlPlane<'_>) -> String {
     if host.is_units() {
-        let units: Vec<&str> = Component::ALL.iter().map(|component| component.name()).collect();
+        let units: Vec<String> = Component::ALL.iter().map(|one| quoted(&host.unit(*one))).collect();
         return format!("systemctl start {}\n", units.join(" "));
     }
     let to = quoted(&host.facts.manifest_dir.to_string());
@@ -55,7 +55,7 @@ fn manifests(host: &ControlPlane<'_>) -> Vec<String> {
 /// Moves what is left of a stopped member aside, and restores the snapshot `$SNAPSHOT` in its place. None: its settings
 /// could not be read.
 pub fn restore(site: &Site<'_>, host: &ControlPlane<'_>) -> Option<String> {
-    let etcd = host.etcd?;
+    let etcd = host.etcd.filter(|_| site.uncovered().is_empty())?;
     let data = quoted(&etcd.data_dir.to_string());
     let token =
         if etcd.initial_cluster_token.is_empty() { "etcd-cluster" } else { &etcd.initial_cluster_token };
@@ -76,6 +76,11 @@ pub fn restore(site: &Site<'_>, host: &ControlPlane<'_>) -> Option<String> {
         let _ = write!(flags, " --wal-dir {wal}");
     }
     steps.push(format!("etcdutl snapshot restore \"$SNAPSHOT\"{flags}"));
+    // etcd may run as somebody else than root
+    steps.push(format!("chown -R --reference={data} {data}/restored/member"));
+    if let Some(wal) = etcd.wal_dir.as_ref().map(|wal| quoted(&wal.to_string())) {
+        steps.push(format!("{{ [ ! -e {wal}.lost ] || chown -R --reference={wal}.lost {wal}; }}"));
+    }
     steps.push(format!("mv -T {data}/restored/member {data}/member"));
     steps.push(format!("rmdir {data}/restored"));
     Some(steps.join(" &&\n") + "\n")
@@ -120,7 +125,7 @@ pub fn replace(
     host: &ControlPlane<'_>,
     by: &ControlPlane<'_>,
 ) -> Option<Vec<(String, String)>> {
-    let etcd = host.etcd?;
+    let etcd = host.etcd.filter(|_| site.uncovered().is_empty())?;
     let ctl = format!("ctl() {{ {} \"$@\"; }}\n", etcdctl(by)?);
     let (data, peers) = (quoted(&etcd.data_dir.to_string()), quoted(&etcd.peer_urls.join(",")));
     // a member that never started has no name yet, so it is known by where its peers find it

@@ -1,7 +1,7 @@
 //! The cluster as its runbook names it.
 
 use rekindle_model::etcd::EtcdConfig;
-use rekindle_model::host::{Component, HostFacts, Layout};
+use rekindle_model::host::{Component, HostFacts, Layout, UnitFacts};
 use rekindle_model::inventory::{Inventory, NodeFacts};
 
 /// What the operator says, and no host tells.
@@ -106,6 +106,33 @@ impl<'a> Site<'a> {
         urls.collect::<Vec<_>>().join(",")
     }
 
+    /// What a restore of all members needs and this does not know: members that no host given has, and hosts whose etcd's
+    /// settings could not be read. Commands made without them would make another cluster of some of the members.
+    pub fn uncovered(&self) -> Vec<String> {
+        let hosts = self.hosts.iter().filter(|host| host.facts.layout != Layout::None && host.etcd.is_none());
+        let unread = hosts.map(|host| format!("the etcd of {}", host.name));
+        let own: Vec<&String> =
+            self.hosts.iter().filter_map(|host| host.etcd).flat_map(|etcd| &etcd.peer_urls).collect();
+        let mut members: Vec<(&str, Vec<&String>)> = Vec::new();
+        for host in &self.hosts {
+            let live = host.facts.etcd_live.known().and_then(|live| live.members.known());
+            for member in live.into_iter().flatten() {
+                members.push((&member.name, member.peer_urls.iter().collect()));
+            }
+            let told = host.etcd.into_iter().flat_map(|etcd| &etcd.initial_cluster);
+            members.extend(told.map(|(name, url)| (name.as_str(), vec![url])));
+        }
+        let strange = members.into_iter().filter(|(_, urls)| !urls.iter().any(|url| own.contains(url)));
+        let strange = strange.map(|(name, urls)| {
+            let urls: Vec<&str> = urls.into_iter().map(String::as_str).collect();
+            format!("member {name} ({})", urls.join(", "))
+        });
+        let mut all: Vec<String> = unread.chain(strange).collect();
+        all.sort();
+        all.dedup();
+        all
+    }
+
     /// Whether systemd units run the control plane.
     pub fn has_units(&self) -> bool {
         self.hosts.iter().any(|host| host.facts.layout == Layout::Units)
@@ -150,6 +177,19 @@ impl ControlPlane<'_> {
     /// Whether systemd units run the control plane here.
     pub fn is_units(&self) -> bool {
         self.facts.layout == Layout::Units
+    }
+
+    /// The unit that runs a component: by that name, else the one whose program it is.
+    pub fn unit(&self, component: Component) -> String {
+        let name = component.name();
+        let runs = |(_, unit): &(&String, &rekindle_model::Seen<UnitFacts>)| {
+            let program = unit.known().and_then(|unit| unit.exec_start.first());
+            program.is_some_and(|program| program.rsplit('/').next() == Some(name))
+        };
+        if self.facts.unit(name).is_some() {
+            return name.to_owned();
+        }
+        self.facts.units.iter().find(runs).map_or(name.to_owned(), |(unit, _)| unit.clone())
     }
 
     fn image_version(&self, component: Component) -> Option<String> {

@@ -1,5 +1,5 @@
 //! Whole runbooks of the fixtures' clusters, as they are printed: a change of any command shows here.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 use rekindle_model::fixtures::Fixture;
 use rekindle_runbook::runbook;
@@ -54,4 +54,29 @@ fn the_page_stands_alone() {
         assert!(html.contains(&format!("<h2 id=\"{link}\">")), "{link}");
     }
     assert!(html.contains("@media print") && html.contains("<svg"));
+}
+
+// A runbook of one of three hosts prints no restore: that would make a cluster of its own beside the other two.
+#[test]
+fn a_part_of_the_hosts_is_no_cluster() {
+    let mut inventory = Fixture::kubeadm(3).build();
+    inventory.hosts.truncate(1);
+    let book = runbook(&inventory, &Notes::default()).markdown();
+    for wrong in ["snapshot restore \"$SNAPSHOT\"", "This cluster has one member"] {
+        assert!(!book.contains(wrong), "{wrong}");
+    }
+    assert!(book.contains("# not known when this runbook was made: member cp-2"), "{book}");
+}
+
+// What takes a node out of service is printed for no node by name, though a worker is known.
+#[test]
+fn no_node_is_taken_out_by_example() {
+    let mut inventory = Fixture::kubeadm(1).build();
+    let rekindle_model::Seen::Known(nodes) = &mut inventory.cluster.nodes else { panic!("no nodes") };
+    let mut worker = nodes[0].clone();
+    worker.name = "worker-1".into();
+    nodes.push(worker);
+    let book = runbook(&inventory, &notes()).markdown();
+    let chapter = book.split("## A node is lost").nth(1).unwrap().split("\n## ").next().unwrap();
+    assert!(book.contains("worker-1") && !chapter.contains("worker-1"), "{chapter}");
 }

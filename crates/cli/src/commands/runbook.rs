@@ -12,7 +12,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Args as ClapArgs, ValueEnum};
 use rekindle_model::API_VERSION;
 use rekindle_model::inventory::Inventory;
-use rekindle_runbook::site::Notes;
+use rekindle_runbook::site::{Notes, Site};
 use rekindle_world::observe::observe;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -90,6 +90,12 @@ pub(super) fn run(args: &Runbook, output: &Output) -> Result<Exit, Failure> {
             missing.push(host.id.to_string());
             output.say(&format!("{} could not be read, and is missing from the commands: {why}", host.id));
         }
+    }
+    for what in Site::new(&inventory, &notes).uncovered() {
+        output.say(&format!(
+            "{what} is not known, so no restore by hand is printed: name all control-plane hosts"
+        ));
+        missing.push(what);
     }
     let document = rekindle_runbook::runbook(&inventory, &notes);
     let made = RunbookDocument {

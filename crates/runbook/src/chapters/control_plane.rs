@@ -54,6 +54,9 @@ pub(super) fn stopped(site: &Site<'_>) -> Chapter {
     }
 }
 
+/// What `/etc/kubernetes` was before its certificates were renewed by hand.
+const BEFORE: &str = "/etc/kubernetes.before-renewal";
+
 pub(super) fn certificates(site: &Site<'_>) -> Chapter {
     let mut by_hand: Vec<(String, String)> = Vec::new();
     for host in &site.hosts {
@@ -65,9 +68,13 @@ pub(super) fn certificates(site: &Site<'_>) -> Chapter {
             );
             ("make those that have expired anew with the CA that made them, under the same names:", look)
         } else {
-            let renew = "[ -e /etc/kubernetes.before-renewal ] || cp -a /etc/kubernetes /etc/kubernetes.before-renewal\n\
-                         kubeadm certs check-expiration\nkubeadm certs renew all\n";
-            ("one host after the other:", renew.to_owned())
+            // the copy of a renewal of long ago is none of what is there now
+            let renew = format!(
+                "[ -z \"$(find {BEFORE} -maxdepth 0 -ctime +0 2>/dev/null)\" ] || mv -T {BEFORE} {BEFORE}.$(date +%s)\n\
+                 [ -e {BEFORE} ] || cp -a /etc/kubernetes {BEFORE}\n\
+                 kubeadm certs check-expiration\nkubeadm certs renew all\n"
+            );
+            ("one host after the other:", renew)
         };
         by_hand.push((format!("On {}, {what}", host.place()), format!("{renew}{restart}")));
     }
@@ -94,10 +101,16 @@ pub(super) fn certificates(site: &Site<'_>) -> Chapter {
             return ("The old files come back under their names, and the units are restarted.".into(), String::new());
         }
         // containers hold the folder that they were started with: they see the old one when they are started anew
-        let swap = "mv -T /etc/kubernetes /etc/kubernetes.renewed && mv -T /etc/kubernetes.before-renewal /etc/kubernetes &&\n\
-                    systemctl restart kubelet\n";
-        (format!("On {}:", host.place()), format!("{swap}{}{}", by_hand::stop(host), by_hand::start(host)))
+        let restart = format!("{}{}", by_hand::stop(host), by_hand::start(host));
+        (
+            format!("By hand, on {}; only what was renewed by hand has this copy:", host.place()),
+            format!(
+                "if [ -d {BEFORE} ] && mv -T /etc/kubernetes /etc/kubernetes.renewed && mv -T {BEFORE} /etc/kubernetes; then\n\
+                 systemctl restart kubelet\n{restart}else echo nothing to go back to; fi\n"
+            ),
+        )
     });
+    let undo = ("With Rekindle:".to_owned(), "rekindle runs\nrekindle runs undo RUN\n".to_owned());
     Chapter {
         title: "Certificates have expired",
         looks: vec![
@@ -107,7 +120,7 @@ pub(super) fn certificates(site: &Site<'_>) -> Chapter {
         rekindle,
         by_hand,
         verify: format!("{check}{}", verify_all(site)),
-        back: back.collect(),
+        back: [undo].into_iter().chain(back).collect(),
     }
 }
 

@@ -4,7 +4,13 @@ use super::{Chapter, verify_all};
 use crate::by_hand;
 use crate::site::{ControlPlane, Site};
 
-const UNKNOWN: &str = "# the settings of this etcd could not be read when this runbook was made\n";
+/// In place of commands that can't be made.
+fn unknown(site: &Site<'_>) -> String {
+    let missing = site.uncovered().join("; ");
+    format!(
+        "# not known when this runbook was made: {missing}\n# make it anew with all control-plane hosts\n"
+    )
+}
 
 pub(super) fn data_lost(site: &Site<'_>) -> Chapter {
     let (hosts, backup) = (site.host_flags(), site.backup_flags());
@@ -20,7 +26,7 @@ pub(super) fn data_lost(site: &Site<'_>) -> Chapter {
         ));
     }
     for host in &site.hosts {
-        let restore = by_hand::restore(site, host).unwrap_or_else(|| UNKNOWN.into());
+        let restore = by_hand::restore(site, host).unwrap_or_else(|| unknown(site));
         by_hand.push((
             format!("On {}: what is left goes aside, the snapshot takes its place.", host.place()),
             restore,
@@ -54,7 +60,7 @@ fn back(site: &Site<'_>) -> Vec<(String, String)> {
         "rekindle runs\nrekindle runs undo RUN\n".into(),
     )];
     for host in &site.hosts {
-        let put_back = by_hand::put_back(host).unwrap_or_else(|| UNKNOWN.into());
+        let put_back = by_hand::put_back(host).unwrap_or_else(|| unknown(site));
         back.push((
             format!("By hand, on {}:", host.place()),
             format!("{}{put_back}{}", by_hand::stop(host), by_hand::start(host)),
@@ -92,12 +98,14 @@ pub(super) fn one_member_lost(site: &Site<'_>) -> Chapter {
         let mut others = site.hosts.iter().enumerate().filter(|(other, _)| *other != index);
         let Some((_, by)) = others.next_back() else { continue };
         let steps = by_hand::replace(site, host, by);
-        let steps = steps.unwrap_or_else(|| vec![("nothing can be printed.".into(), UNKNOWN.into())]);
+        let steps = steps.unwrap_or_else(|| vec![("nothing can be printed.".into(), unknown(site))]);
         by_hand.extend(steps.into_iter().enumerate().map(|(step, (place, commands))| {
             (format!("The member of {} is lost, {}: {place}", host.name, step + 1), commands)
         }));
     }
-    if by_hand.is_empty() {
+    if by_hand.is_empty() && !site.uncovered().is_empty() {
+        by_hand.push((String::new(), unknown(site)));
+    } else if by_hand.is_empty() {
         by_hand.push((
             "This cluster has one member: then its data is lost, see that chapter.".into(),
             String::new(),

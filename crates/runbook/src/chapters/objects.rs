@@ -33,14 +33,13 @@ fn look() -> String {
 }
 
 pub(super) fn node_lost(site: &Site<'_>) -> Chapter {
-    let workers = site.workers();
-    let name = workers.first().map_or("NODE", |node| node.name.as_str());
-    let node = quoted(name);
+    // never the name of a node: the one that is lost is not known yet, and these commands take a node out of service
+    let node = "NODE";
     let (proof, off) = match &site.notes.fence_command {
         Some(words) => {
             let line =
                 |words: Vec<String>| words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ");
-            let by_hand = line(words.iter().map(|word| word.replace("{node}", name)).collect());
+            let by_hand = line(words.iter().map(|word| word.replace("{node}", node)).collect());
             (format!("--fence-command {}", quoted(&line(words.clone()))), format!("{by_hand} &&\n"))
         }
         None => ("--attest-off".into(), String::new()),
