@@ -18,17 +18,21 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
+/// A program that answers with this token, as the providers' do.
+fn credential_program(path: &Utf8Path, token: &str) {
+    let credential = format!(
+        r#"{{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{{"token":"{token}"}}}}"#
+    );
+    std::fs::write(path, format!("#!/bin/sh\necho '{credential}'\n")).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
 /// A kubeconfig whose current context leads nowhere, and whose context `shop` asks a program for its credentials, as the
 /// providers' kubeconfigs do.
 fn kubeconfig(dir: &Utf8Path, plane: &Plane) -> Utf8PathBuf {
     let token = plane.kubectl(&["create", "token", "reader", "-n", "default"]).unwrap();
     let program = dir.join("get-token");
-    let credential = format!(
-        r#"{{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{{"token":"{}"}}}}"#,
-        token.trim()
-    );
-    std::fs::write(&program, format!("#!/bin/sh\necho '{credential}'\n")).unwrap();
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    credential_program(&program, token.trim());
     let text = format!(
         "apiVersion: v1\nkind: Config\ncurrent-context: nowhere\nclusters:\n\
          - {{name: nowhere, cluster: {{server: 'https://127.0.0.1:1'}}}}\n\
@@ -121,10 +125,7 @@ fn a_silent_cluster_of_gkes_is_known_by_its_login() {
     let folder = tempfile::tempdir().unwrap();
     let dir = Utf8Path::from_path(folder.path()).unwrap();
     let program = dir.join("gke-gcloud-auth-plugin");
-    let credential =
-        r#"{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":"t"}}"#;
-    std::fs::write(&program, format!("#!/bin/sh\necho '{credential}'\n")).unwrap();
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    credential_program(&program, "t");
     let config = dir.join("config");
     let text = format!(
         "apiVersion: v1\nkind: Config\ncurrent-context: c\n\

@@ -157,6 +157,27 @@ impl HostFacts {
     pub fn unit(&self, name: &str) -> Option<&UnitFacts> {
         self.units.get(name).or_else(|| self.units.get(&format!("{name}.service")))?.known()
     }
+
+    /// The name of the systemd unit that runs a component: one of that name, else one that starts its program.
+    pub fn unit_of(&self, component: Component) -> Option<&str> {
+        self.unit_named(component.name()).or_else(|| {
+            self.units.iter().find_map(|(name, unit)| {
+                let program = unit.known().filter(|u| u.exists())?.exec_start.first()?;
+                (program.rsplit('/').next() == Some(component.name())).then_some(name.as_str())
+            })
+        })
+    }
+
+    /// The name of a unit, given without `.service`, unless it is known not to exist.
+    pub fn unit_named(&self, stem: &str) -> Option<&str> {
+        self.units
+            .iter()
+            .find(|(name, unit)| {
+                name.strip_suffix(".service").unwrap_or(name) == stem
+                    && unit.known().is_none_or(|u| u.exists())
+            })
+            .map(|(name, _)| name.as_str())
+    }
 }
 
 /// A small text file as it was read.

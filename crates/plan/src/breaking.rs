@@ -12,7 +12,7 @@ use crate::paths::Swap;
 use crate::refuse;
 use crate::restart::nothing_lost;
 use crate::sources::{choose, none_needed, snapshot_at_hand};
-use crate::survey::{Context, Member, kubelet_unit, unit_of};
+use crate::survey::{Context, Member, kubelet_unit};
 use crate::words::and_list;
 use rekindle_model::diagnosis::{Diagnosis, EtcdVerdict, MemberVerdict};
 use rekindle_model::etcd::EtcdDefinition;
@@ -204,7 +204,7 @@ fn add_stop(context: &Context<'_>, steps: &mut Steps, member: &Member<'_>) {
         steps.add(Some(&host.id), Phase::Stop, Reversibility::Reversible, summary, step);
         // kubelet would, some seconds later: the clock of the recovery starts with a fault that is there
         add_stop_containers(steps, &host.id, &[Component::Etcd]);
-    } else if let Some(unit) = unit_of(host, Component::KubeApiserver) {
+    } else if let Some(unit) = host.unit_of(Component::KubeApiserver) {
         add_stop_unit(steps, &host.id, unit, true);
     }
 }

@@ -3,7 +3,7 @@
 use crate::build::Steps;
 use crate::manifest::{EtcdEdit, edit_manifest};
 use crate::paths::{aside_in, parked_dir};
-use crate::survey::{Context, Member, kubelet_unit, unit_of};
+use crate::survey::{Context, Member, kubelet_unit};
 use crate::unit::edit_unit_files;
 use crate::words::and_list;
 use rekindle_model::diagnosis::ComponentVerdict;
@@ -34,7 +34,7 @@ pub(crate) fn add_stop_clients(context: &Context<'_>, steps: &mut Steps, host: &
     let id = Some(&host.id);
     if host.layout == Layout::Units {
         for component in CLIENTS {
-            if let Some(unit) = unit_of(host, component) {
+            if let Some(unit) = host.unit_of(component) {
                 add_stop_unit(steps, &host.id, unit, true);
             }
         }
@@ -64,7 +64,7 @@ pub(crate) fn add_start_clients(
 ) {
     for component in CLIENTS.into_iter().filter(|c| (*c == Component::KubeApiserver) == first) {
         if host.layout == Layout::Units {
-            if let Some(unit) = unit_of(host, component) {
+            if let Some(unit) = host.unit_of(component) {
                 add_start_unit(steps, &host.id, unit, false, reversibility);
             }
         } else if let Some(manifest) = host.manifest(component) {
@@ -276,7 +276,7 @@ pub(crate) fn add_wait_nodes(steps: &mut Steps, host: &HostId, except: Vec<Strin
 /// Whether an API server runs (or ran) on a host.
 pub(crate) fn has_api_server(host: &HostFacts) -> bool {
     match host.layout {
-        Layout::Units => unit_of(host, Component::KubeApiserver).is_some(),
+        Layout::Units => host.unit_of(Component::KubeApiserver).is_some(),
         Layout::StaticPods | Layout::None => host
             .manifests
             .known()

@@ -11,7 +11,7 @@ use crate::parts::{
 use crate::parts_plan::{Parts, assemble};
 use crate::refuse;
 use crate::sources::{choose, none_needed};
-use crate::survey::{Context, Survey, kubelet_unit, lost_nodes, unit_of};
+use crate::survey::{Context, Survey, kubelet_unit, lost_nodes};
 use crate::words::and_list;
 use rekindle_model::Seen;
 use rekindle_model::diagnosis::{ComponentVerdict, EtcdVerdict, MemberVerdict};
@@ -338,7 +338,7 @@ impl<'c, 'a> Starts<'c, 'a> {
         for (_, verdict) in self.verdicts(host).filter(|(c, _)| *c == component) {
             let unit = match verdict {
                 ComponentVerdict::UnitStopped { unit } => Some(unit.as_str()),
-                ComponentVerdict::Consequence => unit_of(host, component),
+                ComponentVerdict::Consequence => host.unit_of(component),
                 _ => None,
             };
             if let Some(unit) = unit {

@@ -6,7 +6,7 @@
 use rekindle_model::HostId;
 use rekindle_model::diagnosis::{Diagnosis, MemberVerdict};
 use rekindle_model::etcd::{EtcdConfig, EtcdMember};
-use rekindle_model::host::{Component, HostFacts, Layout};
+use rekindle_model::host::{HostFacts, Layout};
 use rekindle_model::inventory::Inventory;
 use rekindle_model::plan::Goal;
 use std::collections::BTreeMap;
@@ -176,28 +176,9 @@ fn url_host(url: &str) -> &str {
     }
 }
 
-/// The systemd unit that runs a component on a host: by its name, else by the program it starts.
-pub(crate) fn unit_of(host: &HostFacts, component: Component) -> Option<&str> {
-    unit_named(host, component.name()).or_else(|| {
-        host.units.iter().find_map(|(name, unit)| {
-            let program = unit.known().filter(|u| u.exists())?.exec_start.first()?;
-            (program.rsplit('/').next() == Some(component.name())).then_some(name.as_str())
-        })
-    })
-}
-
 /// The kubelet's unit.
 pub(crate) fn kubelet_unit(host: &HostFacts) -> &str {
-    unit_named(host, "kubelet").unwrap_or("kubelet.service")
-}
-
-fn unit_named<'h>(host: &'h HostFacts, stem: &str) -> Option<&'h str> {
-    host.units
-        .iter()
-        .find(|(name, unit)| {
-            name.strip_suffix(".service").unwrap_or(name) == stem && unit.known().is_none_or(|u| u.exists())
-        })
-        .map(|(name, _)| name.as_str())
+    host.unit_named("kubelet").unwrap_or("kubelet.service")
 }
 
 #[cfg(test)]

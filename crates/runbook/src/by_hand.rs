@@ -18,7 +18,7 @@ pub fn stop(host: &ControlPlane<'_>) -> String {
     let names: Vec<&str> = names.map(|name| name.get(..15).unwrap_or(name)).collect();
     let wait = format!("while pgrep -l -x '{}'; do sleep 1; done\n", names.join("|"));
     if host.is_units() {
-        let units: Vec<String> = Component::ALL.iter().rev().map(|one| quoted(&host.unit(*one))).collect();
+        let units: Vec<String> = Component::ALL.iter().rev().map(|one| host.unit(*one)).collect();
         return format!("systemctl stop {}\n# what is printed runs still\n{wait}", units.join(" "));
     }
     let (from, files) = (quoted(&host.facts.manifest_dir.to_string()), manifests(host).join(" "));
@@ -32,7 +32,7 @@ pub fn stop(host: &ControlPlane<'_>) -> String {
 /// Starts it again.
 pub fn start(host: &ControlPlane<'_>) -> String {
     if host.is_units() {
-        let units: Vec<String> = Component::ALL.iter().map(|one| quoted(&host.unit(*one))).collect();
+        let units: Vec<String> = Component::ALL.iter().map(|one| host.unit(*one)).collect();
         return format!("systemctl start {}\n", units.join(" "));
     }
     let to = quoted(&host.facts.manifest_dir.to_string());
@@ -55,7 +55,7 @@ fn manifests(host: &ControlPlane<'_>) -> Vec<String> {
 /// Moves what is left of a stopped member aside, and restores the snapshot `$SNAPSHOT` in its place. None: its settings
 /// could not be read.
 pub fn restore(site: &Site<'_>, host: &ControlPlane<'_>) -> Option<String> {
-    let etcd = host.etcd.filter(|_| site.uncovered().is_empty())?;
+    let (etcd, cluster) = (host.etcd?, site.initial_cluster()?);
     let data = quoted(&etcd.data_dir.to_string());
     let token =
         if etcd.initial_cluster_token.is_empty() { "etcd-cluster" } else { &etcd.initial_cluster_token };
@@ -66,7 +66,7 @@ pub fn restore(site: &Site<'_>, host: &ControlPlane<'_>) -> Option<String> {
          --initial-advertise-peer-urls {} \\\n  --bump-revision {BUMP_REVISION} --mark-compacted \\\n  \
          --data-dir {data}/restored",
         quoted(&etcd.name),
-        quoted(&site.initial_cluster()),
+        quoted(&cluster),
         quoted(token),
         quoted(&etcd.peer_urls.join(",")),
     );
@@ -125,7 +125,7 @@ pub fn replace(
     host: &ControlPlane<'_>,
     by: &ControlPlane<'_>,
 ) -> Option<Vec<(String, String)>> {
-    let etcd = host.etcd.filter(|_| site.uncovered().is_empty())?;
+    let (etcd, cluster) = (host.etcd?, site.initial_cluster()?);
     let ctl = format!("ctl() {{ {} \"$@\"; }}\n", etcdctl(by)?);
     let (data, peers) = (quoted(&etcd.data_dir.to_string()), quoted(&etcd.peer_urls.join(",")));
     // a member that never started has no name yet, so it is known by where its peers find it
@@ -141,7 +141,6 @@ pub fn replace(
         "{ctl}{}for try in $(seq 150); do ctl member promote \"$NEW\" && break; sleep 2; done\nctl member list -w table\n",
         find("NEW")
     );
-    let cluster = site.initial_cluster();
     let mut start_anew = match &etcd.defined_in {
         EtcdDefinition::Manifest(path) => {
             let file = format!("{ASIDE}/{}", quoted(path.file_name().unwrap_or("etcd.yaml")));

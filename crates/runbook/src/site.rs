@@ -1,7 +1,7 @@
 //! The cluster as its runbook names it.
 
 use rekindle_model::etcd::EtcdConfig;
-use rekindle_model::host::{Component, HostFacts, Layout, UnitFacts};
+use rekindle_model::host::{Component, HostFacts, Layout};
 use rekindle_model::inventory::{Inventory, NodeFacts};
 
 /// What the operator says, and no host tells.
@@ -99,11 +99,11 @@ impl<'a> Site<'a> {
         format!(" --from {url} --cluster {cluster} --identity identity.txt{signers}")
     }
 
-    /// Name and peer URL of every member, as `--initial-cluster` takes them.
-    pub fn initial_cluster(&self) -> String {
+    /// Name and peer URL of every member, as `--initial-cluster` takes them. None: some are [`Site::uncovered`].
+    pub fn initial_cluster(&self) -> Option<String> {
         let members = self.hosts.iter().filter_map(|host| host.etcd);
         let urls = members.flat_map(|etcd| etcd.peer_urls.iter().map(|url| format!("{}={url}", etcd.name)));
-        urls.collect::<Vec<_>>().join(",")
+        self.uncovered().is_empty().then(|| urls.collect::<Vec<_>>().join(","))
     }
 
     /// What a restore of all members needs and this does not know: members that no host given has, and hosts whose etcd's
@@ -179,17 +179,10 @@ impl ControlPlane<'_> {
         self.facts.layout == Layout::Units
     }
 
-    /// The unit that runs a component: by that name, else the one whose program it is.
+    /// The unit that runs a component, as a shell takes it; its usual name where none was seen.
     pub fn unit(&self, component: Component) -> String {
-        let name = component.name();
-        let runs = |(_, unit): &(&String, &rekindle_model::Seen<UnitFacts>)| {
-            let program = unit.known().and_then(|unit| unit.exec_start.first());
-            program.is_some_and(|program| program.rsplit('/').next() == Some(name))
-        };
-        if self.facts.unit(name).is_some() {
-            return name.to_owned();
-        }
-        self.facts.units.iter().find(runs).map_or(name.to_owned(), |(unit, _)| unit.clone())
+        let seen = self.facts.unit_of(component).unwrap_or(component.name());
+        quoted(seen.strip_suffix(".service").unwrap_or(seen))
     }
 
     fn image_version(&self, component: Component) -> Option<String> {

@@ -2,7 +2,7 @@
 
 use super::Renew;
 use crate::paths::aside_in;
-use crate::survey::{Context, unit_of};
+use crate::survey::Context;
 use rekindle_model::certificate::{
     Certificate, CertificateFacts, CertificateFile, CertificatePlace, KeyState, Renewal,
 };
@@ -117,7 +117,7 @@ pub(super) fn work<'a>(
 
 pub(super) fn runs(host: &HostFacts, component: Component) -> bool {
     match host.layout {
-        Layout::Units => unit_of(host, component).is_some(),
+        Layout::Units => host.unit_of(component).is_some(),
         _ => host.manifest(component).is_some(),
     }
 }

@@ -3,7 +3,7 @@
 use super::pick::{Work, reachable, runs};
 use crate::build::Steps;
 use crate::parts::{add_start_unit, add_stop_containers, add_stop_unit, add_wait_component};
-use crate::survey::{Context, Survey, kubelet_unit, unit_of};
+use crate::survey::{Context, Survey, kubelet_unit};
 use rekindle_model::certificate::{Renewal, ServedCertificate};
 use rekindle_model::host::{Component, HostFacts, Layout};
 use rekindle_model::plan::Phase;
@@ -81,7 +81,7 @@ fn uses_kubelet(work: &Work<'_>) -> bool {
 fn units<'a>(work: &Work<'a>) -> Vec<&'a str> {
     let pods = work.host.layout != Layout::Units;
     let used = Component::ALL.into_iter().filter(|one| !pods && work.components.contains(one));
-    used.filter_map(|component| unit_of(work.host, component)).collect()
+    used.filter_map(|component| work.host.unit_of(component)).collect()
 }
 
 /// Whether a component was seen running.

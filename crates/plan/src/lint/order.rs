@@ -2,7 +2,7 @@
 
 use super::{View, before, named};
 use crate::sources::{host_of, readable};
-use crate::survey::{kubelet_unit, unit_of};
+use crate::survey::kubelet_unit;
 use rekindle_model::etcd::EtcdDefinition;
 use rekindle_model::host::{Component, HostFacts, Layout};
 use rekindle_model::plan::PlannedStep;
@@ -200,7 +200,7 @@ fn client_starts<'a>(view: &'a View<'a>) -> impl Iterator<Item = &'a PlannedStep
                 false
             }
             Step::StartUnit { unit, .. } => {
-                host.layout == Layout::Units && unit_of(host, Component::KubeApiserver) == Some(unit)
+                host.layout == Layout::Units && host.unit_of(Component::KubeApiserver) == Some(unit)
             }
             Step::Rename { from, .. } if is_api_manifest(host, from) && in_manifest_dir(host, from) => {
                 *manifest = false;

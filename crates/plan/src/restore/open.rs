@@ -4,7 +4,7 @@
 use super::Restore;
 use crate::build::Steps;
 use crate::parts::{add_start_clients, add_wait_component, add_wait_nodes, has_api_server};
-use crate::survey::{lost_nodes, unit_of};
+use crate::survey::lost_nodes;
 use rekindle_model::etcd::EtcdDefinition;
 use rekindle_model::host::{Component, HostFacts, Layout};
 use rekindle_model::plan::Phase;
@@ -50,7 +50,7 @@ impl Restore<'_, '_> {
                     .known()
                     .is_some_and(|all| all.iter().any(|m| m.component == Some(component)));
                 let present = match host.layout {
-                    Layout::Units => unit_of(host, component).is_some(),
+                    Layout::Units => host.unit_of(component).is_some(),
                     _ => in_manifest,
                 };
                 if present {

@@ -1,6 +1,6 @@
 //! The control plane: something stopped, certificates expired.
 
-use super::{Chapter, KUBECTL, verify_all};
+use super::{Chapter, KUBECTL, UNDO, verify_all};
 use crate::by_hand;
 use crate::site::{ControlPlane, Site, quoted};
 use rekindle_model::host::Component;
@@ -49,7 +49,7 @@ pub(super) fn stopped(site: &Site<'_>) -> Chapter {
         verify: verify_all(site),
         back: vec![(
             "Nothing was restored. A manifest that was put back has its predecessor beside the run:".into(),
-            "rekindle runs\nrekindle runs undo RUN\n".into(),
+            UNDO.into(),
         )],
     }
 }
@@ -110,7 +110,7 @@ pub(super) fn certificates(site: &Site<'_>) -> Chapter {
             ),
         )
     });
-    let undo = ("With Rekindle:".to_owned(), "rekindle runs\nrekindle runs undo RUN\n".to_owned());
+    let undo = ("With Rekindle:".to_owned(), UNDO.to_owned());
     Chapter {
         title: "Certificates have expired",
         looks: vec![

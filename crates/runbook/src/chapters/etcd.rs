@@ -1,6 +1,6 @@
 //! etcd: one member lost, the data lost, everything gone.
 
-use super::{Chapter, verify_all};
+use super::{Chapter, UNDO, verify_all};
 use crate::by_hand;
 use crate::site::{ControlPlane, Site};
 
@@ -55,10 +55,7 @@ pub(super) fn data_lost(site: &Site<'_>) -> Chapter {
 }
 
 fn back(site: &Site<'_>) -> Vec<(String, String)> {
-    let mut back = vec![(
-        "With Rekindle, until API servers have accepted writes:".into(),
-        "rekindle runs\nrekindle runs undo RUN\n".into(),
-    )];
+    let mut back = vec![("With Rekindle, until API servers have accepted writes:".into(), UNDO.into())];
     for host in &site.hosts {
         let put_back = by_hand::put_back(host).unwrap_or_else(|| unknown(site));
         back.push((

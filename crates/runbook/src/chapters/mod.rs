@@ -69,6 +69,9 @@ fn write(document: &mut Document, chapter: Chapter) {
 /// `kubectl` as a control-plane host has it.
 const KUBECTL: &str = "kubectl --kubeconfig /etc/kubernetes/admin.conf";
 
+/// How a run of Rekindle is taken back.
+const UNDO: &str = "rekindle runs\nrekindle runs undo RUN\n";
+
 /// What is asked when everything is said to be well again.
 fn verify_all(site: &Site<'_>) -> String {
     let mut text = format!("rekindle check{}\n", site.host_flags());

@@ -11,6 +11,9 @@ fn take_out() -> String {
 /// Takes off an object what only the one it was read from can have: an API server refuses to apply it otherwise.
 const ANEW: &str = "sed -E \"/^metadata:/,/^[^ ]/{/^  (uid|resourceVersion|generation|creationTimestamp|deletion[A-Za-z]+):/d}\"";
 
+/// What kubectl does with an object of which everything is to be as it says.
+const APPLY: &str = "apply --server-side --force-conflicts -f";
+
 /// The same by hand: a sandbox of stock tools. What is started in it ends with it.
 fn look() -> String {
     format!(
@@ -28,7 +31,7 @@ fn look() -> String {
          for try in $(seq 120); do look get --raw /readyz && break; sleep 1; done\n\
          look get deployment web -n shop -o yaml | {ANEW} > web.yaml\n\
          END\n\
-         {KUBECTL} apply --server-side --force-conflicts -f web.yaml\n"
+         {KUBECTL} {APPLY} web.yaml\n"
     )
 }
 
@@ -124,7 +127,7 @@ pub(super) fn stuck(site: &Site<'_>) -> Chapter {
         verify: format!("{KUBECTL} get namespaces,crd | grep Terminating\n{}", verify_all(site)),
         back: vec![(
             "What was taken away comes back from what was saved, into its namespace, which must be there again:".into(),
-            format!("{ANEW} saved.yaml | {KUBECTL} apply --server-side --force-conflicts -f -\n"),
+            format!("{ANEW} saved.yaml | {KUBECTL} {APPLY} -\n"),
         )],
     }
 }
@@ -136,7 +139,7 @@ pub(super) fn object_lost(site: &Site<'_>) -> Chapter {
             "# one object (here Deployment web of namespace shop): the state just before its deletion is booted in a sandbox, and the\n\
              # object read there; etcd and kube-apiserver are those that run on this host\n\
              rekindle drill run{backup} --before-delete-of {key} --check-command '{take_out}'\n\
-             {KUBECTL} apply --server-side --force-conflicts -f /root/web.yaml\n\
+             {KUBECTL} {APPLY} /root/web.yaml\n\
              # everything, back to just before it: also all other changes since are undone\n\
              rekindle recover{}{backup} --before-delete-of {key} --dry-run\n",
             site.host_flags()
@@ -145,7 +148,7 @@ pub(super) fn object_lost(site: &Site<'_>) -> Chapter {
         format!(
             "# one object (here Deployment web of namespace shop): the snapshot is booted in a sandbox, and the object read there\n\
              rekindle drill run{backup} --check-command '{take_out}'\n\
-             {KUBECTL} apply --server-side --force-conflicts -f /root/web.yaml\n"
+             {KUBECTL} {APPLY} /root/web.yaml\n"
         )
     };
     Chapter {
