@@ -7,10 +7,12 @@ use testbed::components::etcd_line;
 use testbed::markdown::commands;
 use testbed::set::Kind;
 
-/// Into a root shell of the host, as it stands.
+/// Into a root shell of the host, as it stands. A person would wait, and see what is waited for; a test says it.
 fn paste(cluster: &Cluster, host: &str, script: &str) {
-    let said = cluster.set.host(host).unwrap().exec(&["sh", "-euc", script]).unwrap();
-    assert!(said.status.success(), "{script}\n{}", String::from_utf8_lossy(&said.stderr));
+    let said = cluster.set.host(host).unwrap().exec(&["timeout", "400", "sh", "-euc", script]).unwrap();
+    let (stdout, stderr) = (String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
+    let last: Vec<&str> = stdout.lines().rev().take(20).collect();
+    assert!(said.status.success(), "{}: {script}\n{stderr}\nlast lines first: {last:#?}", said.status);
 }
 
 /// What the runbook says is to be there before it happens.

@@ -73,7 +73,7 @@ pub fn build() -> Result<()> {
         return Ok(());
     }
     needs::hosts()?;
-    let _live = cache::Lock::wait("live")?; // importing the images runs a host
+    let _live = cache::Lock::lane()?; // importing the images runs a host
     set::clean()?;
     // a seed host that a killed build left behind is still mounted below the folder that is removed next
     let aside = cache::aside(&dir);

@@ -5,8 +5,10 @@
 //! CACHE/rootfs/             Debian by debootstrap, untouched
 //! CACHE/base/{root,var}     the base of every host: rootfs, components, units, images
 //! CACHE/sets/KIND/          saved clusters: stopped hosts, keys, kubeconfig
-//! CACHE/live/               the one cluster that runs now
+//! CACHE/live/               the one cluster that runs now (`live-1` in lane 1, and so on)
 //! ```
+//! A **lane** is where one cluster runs at a time. Lane 0 is in the machine's own network. Any other must be in a network
+//! namespace of its own, since bridge and addresses are the same in all of them: `cargo xtask test` sees to that.
 
 use anyhow::{Context, Result};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -28,6 +30,30 @@ pub fn root() -> Result<Utf8PathBuf> {
     Ok(Utf8PathBuf::from(home).join(".cache/rekindle-testbed"))
 }
 
+/// The environment variable that says in which lane this process runs; without it, lane 0.
+pub const LANE_ENV: &str = "REKINDLE_TESTBED_LANE";
+
+/// What the names of this lane's things end with: nothing in lane 0, `-1` in lane 1.
+///
+/// # Errors
+/// When the variable is not a number.
+pub fn lane_suffix() -> Result<String> {
+    let lane = std::env::var(LANE_ENV).unwrap_or_default();
+    match lane.as_str() {
+        "" | "0" => Ok(String::new()),
+        lane if lane.parse::<u8>().is_ok() => Ok(format!("-{lane}")),
+        lane => anyhow::bail!("{LANE_ENV} is {lane:?}, not a number"),
+    }
+}
+
+/// The folder of the cluster that runs in this lane.
+///
+/// # Errors
+/// When there is no cache folder to speak of, or the lane is none.
+pub fn live() -> Result<Utf8PathBuf> {
+    Ok(root()?.join(format!("live{}", lane_suffix()?)))
+}
+
 /// A held lock; dropping it lets the next one in. The kernel drops it when the process dies.
 #[derive(Debug)]
 pub struct Lock {
@@ -35,6 +61,14 @@ pub struct Lock {
 }
 
 impl Lock {
+    /// Waits until no other process has a cluster in this lane.
+    ///
+    /// # Errors
+    /// As [`Lock::wait`].
+    pub fn lane() -> Result<Self> {
+        Self::wait(&format!("live{}", lane_suffix()?))
+    }
+
     /// Waits for the lock `NAME.lock` in the cache folder, saying so when another process holds it.
     ///
     /// # Errors

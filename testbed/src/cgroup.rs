@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant};
 
-/// The folder, in each hierarchy, above the groups of all test hosts.
+/// The folder, in each hierarchy, above the groups of all test hosts of lane 0; other lanes add their suffix.
 const PARENT: &str = "rekindle-testbed";
 
 /// The paths of a host's groups, one per mounted hierarchy (v1 controllers, `name=systemd`, v2).
@@ -19,6 +19,7 @@ const PARENT: &str = "rekindle-testbed";
 pub fn groups_of(host: &str) -> Result<Vec<Utf8PathBuf>> {
     let own = fs::read_to_string("/proc/self/cgroup").context("cannot read /proc/self/cgroup")?;
     let mounts = fs::read_to_string("/proc/self/mounts").context("cannot read /proc/self/mounts")?;
+    let lane = crate::cache::lane_suffix()?;
     let mut groups = Vec::new();
     for line in own.lines() {
         let mut fields = line.splitn(3, ':').skip(1);
@@ -26,7 +27,8 @@ pub fn groups_of(host: &str) -> Result<Vec<Utf8PathBuf>> {
         if let Some(mount) = mount_of(controllers, &mounts) {
             // A process that a test host left behind must not nest the next one's groups below the old ones.
             let path = path.split(&format!("/{PARENT}")).next().unwrap_or(path);
-            groups.push(mount.join(path.trim_start_matches('/')).join(PARENT).join(host));
+            let parent = format!("{PARENT}{lane}");
+            groups.push(mount.join(path.trim_start_matches('/')).join(parent).join(host));
         }
     }
     anyhow::ensure!(!groups.is_empty(), "no cgroup hierarchy is mounted on this machine");

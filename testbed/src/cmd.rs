@@ -84,6 +84,14 @@ fn shown(command: &Command) -> String {
     line
 }
 
+/// Ends processes with SIGKILL. One that has ended already is no error.
+pub fn kill(pids: &[u32]) {
+    let ids: Vec<String> = pids.iter().map(u32::to_string).collect();
+    if !ids.is_empty() {
+        let _ = output(command("kill", ["-s", "KILL"]).args(&ids));
+    }
+}
+
 /// Asks again until `ready` returns `Ok(Some)` or the time is over; the error then quotes the last answer.
 ///
 /// # Errors

@@ -63,7 +63,8 @@ impl Host {
         let log = fs::File::create(self.console_log()).context("cannot make the console log")?;
         // setsid --fork: the keeper is nobody's child, and holds nothing of ours open
         let mut start = cmd::command("setsid", ["--fork", "/bin/sh", keeper.as_str()]);
-        start.args([self.dir.as_str(), &self.name, net::BRIDGE]);
+        let machine = format!("rk{}-{}", cache::lane_suffix()?, self.name);
+        start.args([self.dir.as_str(), &self.name, &machine, net::BRIDGE]);
         start.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         start.env("SYSTEMD_NSPAWN_API_VFS_WRITABLE", "1");
         start.current_dir("/").stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
@@ -122,15 +123,15 @@ impl Host {
         let keeper = fs::read_to_string(self.dir.join("keeper.pid")).unwrap_or_default();
         let running = cgroup::pids(&self.groups());
         if let Some(pid) = keeper.trim().parse::<u32>().ok().filter(|pid| running.contains(pid)) {
-            kill(&[pid]);
+            cmd::kill(&[pid]);
         }
         if let Ok(leader) = self.leader() {
-            kill(&[leader]);
+            cmd::kill(&[leader]);
         }
         if self.wait_off(Duration::from_secs(5)).is_ok() {
             return Ok(());
         }
-        kill(&cgroup::pids(&self.groups()).into_iter().collect::<Vec<_>>());
+        cmd::kill(&cgroup::pids(&self.groups()).into_iter().collect::<Vec<_>>());
         self.wait_off(Duration::from_secs(20))
     }
 
@@ -175,14 +176,6 @@ impl Host {
             }
         }
         cgroup::remove(&self.groups())
-    }
-}
-
-fn kill(pids: &[u32]) {
-    let ids: Vec<String> = pids.iter().map(u32::to_string).collect();
-    if !ids.is_empty() {
-        // one that has just ended is no error
-        let _ = cmd::output(cmd::command("kill", ["-s", "KILL"]).args(&ids));
     }
 }
 

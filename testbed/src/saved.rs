@@ -7,10 +7,6 @@ use camino::{Utf8Path, Utf8PathBuf};
 use std::fs;
 use std::time::Duration;
 
-pub(crate) fn live() -> Result<Utf8PathBuf> {
-    Ok(cache::root()?.join("live"))
-}
-
 pub(crate) fn saved(kind: Kind) -> Result<Utf8PathBuf> {
     Ok(cache::root()?.join("sets").join(kind.name()))
 }
@@ -30,12 +26,12 @@ pub fn is_made(kind: Kind) -> Result<bool> {
 }
 
 /// Ends whatever set runs, also one whose owner died: power cut, unmounted, control groups and bridge removed.
-/// The caller holds the `live` lock, or nobody else uses the test bed.
+/// The caller holds the lane's lock, or nobody else uses the test bed.
 ///
 /// # Errors
 /// When something of it cannot be ended or removed.
 pub fn clean() -> Result<()> {
-    let dir = live()?;
+    let dir = cache::live()?;
     let base = cache::root()?.join("base");
     let mut hosts = Vec::new();
     for entry in dir.join("hosts").read_dir_utf8().into_iter().flatten() {
@@ -60,19 +56,22 @@ pub fn make(kind: Kind) -> Result<()> {
         return Ok(());
     }
     let base = base::built()?;
-    let lock = cache::Lock::wait("live")?;
+    // another lane may be about to make it, too
+    let _making = cache::Lock::wait(&format!("make-{kind}"))?;
+    let lock = cache::Lock::lane()?;
     if is_made(kind)? {
         return Ok(());
     }
     clean()?;
     cmd::note(&format!("making {kind} (a minute or two)"));
-    let dir = live()?;
+    let dir = cache::live()?;
     let peers = kind.specs();
     let mut hosts = Vec::new();
     for spec in &peers {
         hosts.push(Host::create(spec, &dir.join("hosts").join(&spec.name), &base, &peers)?);
     }
-    access(&dir, &base, &hosts)?;
+    cmd::sh("cp", ["-a", base.join("ssh").as_str(), dir.join("ssh").as_str()])?;
+    ssh_config(&dir, &hosts)?;
     cache::write(&dir.join("kind"), kind.name())?;
     // dropped on the way out, whatever happens
     let set = Set { kind, dir, hosts, since: now()?, keep: false, lock: Some(lock) };
@@ -86,9 +85,8 @@ pub fn make(kind: Kind) -> Result<()> {
     save(&set, &base)
 }
 
-/// The ssh key, `known_hosts` and `ssh_config` of a set.
-fn access(dir: &Utf8Path, base: &Utf8Path, hosts: &[Host]) -> Result<()> {
-    cmd::sh("cp", ["-a", base.join("ssh").as_str(), dir.join("ssh").as_str()])?;
+/// The `ssh_config` of a set, with the keys where they lie now.
+pub(crate) fn ssh_config(dir: &Utf8Path, hosts: &[Host]) -> Result<()> {
     let mut config = String::new();
     for host in hosts {
         config += &format!("Host {0} {1}\n    HostName {1}\n", host.name, host.ip);
@@ -115,7 +113,7 @@ fn save(set: &Set, base: &Utf8Path) -> Result<()> {
         }
     }
     cache::make_aside(&saved(set.kind)?, &set.kind.stamp(), |aside| {
-        for name in ["hosts", "ssh", "ssh_config", "admin.conf", "kind"] {
+        for name in ["hosts", "ssh", "admin.conf", "kind"] {
             fs::rename(set.dir.join(name), aside.join(name))
                 .with_context(|| format!("cannot save {name}"))?;
         }

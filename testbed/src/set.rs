@@ -1,12 +1,12 @@
 //! Sets: whole clusters, made once, saved while powered off, and loaded as fresh copies.
 //!
 //! A test loads a set, breaks it, acts and checks; dropping the [`Set`] cuts the power, unmounts and removes all
-//! of it. One set runs at a time: they share the bridge and its addresses, and loading waits for the other.
+//! of it. In a lane ([`cache`]) one set runs at a time: bridge and addresses are the same, and loading waits for the other.
 
 pub use crate::kind::Kind;
 pub use crate::saved::{clean, is_made, make};
 
-use crate::saved::{live, saved};
+use crate::saved::{saved, ssh_config};
 use crate::{Host, HostSpec, base, cache, cmd, components, host};
 use anyhow::{Context, Result, bail};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -51,9 +51,9 @@ impl Set {
     pub fn load_unready(kind: Kind) -> Result<Self> {
         let base = base::built()?;
         make(kind)?;
-        let lock = cache::Lock::wait("live")?;
+        let lock = cache::Lock::lane()?;
         clean()?;
-        let dir = live()?;
+        let dir = cache::live()?;
         cmd::sh("cp", ["-a", saved(kind)?.as_str(), dir.as_str()])?;
         let mut hosts = Vec::new();
         for spec in kind.specs() {
@@ -61,6 +61,7 @@ impl Set {
             host::link_shared(&base, &host_dir)?;
             hosts.push(Host::at(&spec, &host_dir, &base));
         }
+        ssh_config(&dir, &hosts)?;
         let set = Self { kind, dir, hosts, since: now()?, keep: false, lock: Some(lock) };
         set.boot()?;
         Ok(set)
@@ -72,7 +73,7 @@ impl Set {
     /// # Errors
     /// When the base is not built.
     pub fn running() -> Result<Option<Self>> {
-        let dir = live()?;
+        let dir = cache::live()?;
         let Ok(name) = fs::read_to_string(dir.join("kind")) else { return Ok(None) };
         let kind: Kind = name.trim().parse()?;
         let base = base::built()?;

@@ -9,7 +9,7 @@ use testbed::{Kind, Set, cache, net};
 /// What a set must not leave: mounts and processes below the cache, its control groups, the bridge.
 /// Called while the next set cannot start: the caller holds the lock.
 fn assert_nothing_left() {
-    let live = cache::root().unwrap().join("live");
+    let live = cache::live().unwrap();
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
     assert!(!mounts.contains(live.as_str()), "mounts are left:\n{mounts}");
     assert!(!live.exists(), "{live} is left");
@@ -24,7 +24,7 @@ fn assert_nothing_left() {
 
 fn drop_and_check(set: Set) {
     drop(set);
-    let _lock = cache::Lock::wait("live").unwrap();
+    let _lock = cache::Lock::lane().unwrap();
     if testbed::set::Set::running().unwrap().is_none() {
         assert_nothing_left();
     }

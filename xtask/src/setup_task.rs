@@ -35,7 +35,8 @@ pub(crate) fn run() -> Result<()> {
     to_test()?;
     if !needs::has("cargo-deny") && !cargo_bin("cargo-deny") {
         cmd::note("installing cargo-deny");
-        cmd::run(Command::new("cargo").args(["install", "--quiet", "--locked", "cargo-deny"]))?;
+        // unoptimised: it runs for seconds, and optimising it takes minutes
+        cmd::run(Command::new("cargo").args(["install", "--quiet", "--locked", "--debug", "cargo-deny"]))?;
     }
     Ok(())
 }

@@ -4,9 +4,10 @@ mod programs;
 
 use crate::{dist_task, setup_task};
 use anyhow::{Context, Result, bail};
+use programs::{Ended, Program};
 use std::process::Command;
-use std::time::Instant;
-use testbed::{cmd, components};
+use std::time::{Duration, Instant};
+use testbed::{cache, cmd, components};
 
 /// Packages with tests against real processes (cargo feature `stock`).
 const STOCK: &[&str] =
@@ -17,6 +18,19 @@ const WORKSPACE: [&str; 5] = ["--workspace", "--exclude", "scenarios", "--exclud
 
 /// The tiers below the scenarios.
 const TIERS: [&str; 3] = ["pure", "stock", "testbed"];
+
+/// How many programs of the lower tiers run at once. Each runs as many tests at a time as there are processors.
+const AT_ONCE: usize = 3;
+
+/// How many scenarios run at once, each in a lane of its own ([`cache`]). Most of their time they wait: for a lease to run
+/// out, for a kubelet to notice.
+const LANES: usize = 2;
+
+/// No test program may take longer: the longest takes 6 minutes, and one that hangs must not take the time of all the others.
+const LIMIT: Duration = Duration::from_secs(20 * 60);
+
+/// The same for the long forms.
+const LIMIT_FULL: Duration = Duration::from_secs(60 * 60);
 
 /// Arguments.
 #[derive(clap::Args)]
@@ -53,13 +67,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     match (pure, stock) {
         // one build and one run for both: what a feature adds is built on what is there
         (true, true) => {
-            timings.run("pure and stock", || test(&[&WORKSPACE[..], &["--features", &features()]].concat()))
+            timings.run("pure and stock", || test(&[&WORKSPACE[..], &["--features", &features()]].concat()));
         }
         (true, false) => timings.run("pure", || test(&WORKSPACE)),
         (false, true) => timings.run("stock", only_stock),
         (false, false) => {}
     }
-    let wanted_scenarios: Vec<&String> = scenarios.iter().filter(|name| wanted(name)).collect();
+    let wanted_scenarios: Vec<&str> =
+        scenarios.iter().map(String::as_str).filter(|name| wanted(name)).collect();
     if wanted("testbed") || !wanted_scenarios.is_empty() {
         components::build(&[])?;
         testbed::base::build()?;
@@ -68,28 +83,26 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         timings.run("testbed", || test(&["--package", "testbed"]));
     }
     if !wanted_scenarios.is_empty() {
-        let binary = dist_task::build()?;
-        for name in wanted_scenarios {
-            timings.run(name, || scenario(name, binary.as_str(), args.full));
-        }
+        timings.0.extend(run_scenarios(&wanted_scenarios, args.full)?);
     }
     timings.told()
 }
 
 /// What ran, how it ended and how long it took. A failure does not keep the rest from being tried: one run tells all.
 #[derive(Default)]
-struct Timings(Vec<(String, Result<()>, u64)>);
+struct Timings(Vec<Ended>);
 
 impl Timings {
     fn run(&mut self, name: &str, work: impl FnOnce() -> Result<()>) {
         cmd::note(&format!("tests: {name}"));
         let start = Instant::now();
-        self.0.push((name.to_owned(), work(), start.elapsed().as_secs()));
+        self.0.push(Ended { name: name.to_owned(), outcome: work(), took: start.elapsed() });
     }
 
     fn told(self) -> Result<()> {
         let mut failed = Vec::new();
-        for (name, outcome, seconds) in self.0 {
+        for Ended { name, outcome, took } in self.0 {
+            let seconds = took.as_secs();
             match outcome {
                 Ok(()) => cmd::note(&format!("{name}: passed in {seconds} s")),
                 Err(error) => {
@@ -117,23 +130,41 @@ fn only_stock() -> Result<()> {
     test(&packages.chain(["--features", &features]).collect::<Vec<_>>())
 }
 
-/// One scenario: a test file of the `scenarios` package, on test hosts; hosts are shared, so one test at a time.
-fn scenario(name: &str, binary: &str, full: bool) -> Result<()> {
-    let status = Command::new("cargo")
-        .args(["test", "--quiet", "--package", "scenarios", "--test", name, "--", "--test-threads=1"])
-        .args(full.then_some("--include-ignored"))
-        .env("REKINDLE_BIN", binary)
-        .status()
-        .context("cannot start cargo")?;
-    if !status.success() {
-        bail!("scenario {name}: {status}");
+/// Scenarios: test files of the `scenarios` package, on test hosts. A lane has one cluster, so one test at a time.
+fn run_scenarios(names: &[&str], full: bool) -> Result<Vec<Ended>> {
+    let binary = dist_task::build()?;
+    let tests = names.iter().flat_map(|name| ["--test", name]);
+    let programs = programs::build(&["--package", "scenarios"].into_iter().chain(tests).collect::<Vec<_>>())?;
+    let limit = if full { LIMIT_FULL } else { LIMIT };
+    Ok(programs::run(&programs, LANES.min(programs.len()), limit, |lane, program| {
+        cmd::note(&format!("tests: {} begins in lane {lane}", program.name));
+        let mut command = in_lane(lane, program);
+        command.arg("--test-threads=1").args(full.then_some("--include-ignored"));
+        command.env("REKINDLE_BIN", &binary);
+        command
+    }))
+}
+
+/// The command of a program in a lane: every one but the first has a network of its own.
+fn in_lane(lane: usize, program: &Program) -> Command {
+    if lane == 0 {
+        return Command::new(&program.path);
     }
-    Ok(())
+    let mut command = Command::new("unshare");
+    command.args(["--net", "--", "sh", "-c", "ip link set lo up && exec \"$0\" \"$@\""]).arg(&program.path);
+    command.env(cache::LANE_ENV, lane.to_string());
+    command
 }
 
 fn test(args: &[&str]) -> Result<()> {
     let programs = programs::build(args)?;
-    let failed = programs::run(&programs);
+    let ended = programs::run(&programs, AT_ONCE, LIMIT, |_, program| {
+        let mut command = Command::new(&program.path);
+        command.arg("--quiet");
+        command
+    });
+    let failed: Vec<String> =
+        ended.into_iter().filter(|one| one.outcome.is_err()).map(|one| one.name).collect();
     let mut command = Command::new("cargo");
     let status = command.args(["test", "--quiet", "--no-fail-fast", "--doc"]).args(args).status();
     let status = status.context("cannot start cargo")?;

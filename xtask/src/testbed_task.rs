@@ -58,7 +58,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Action::Up { set } => up(set),
         Action::Fill { objects } => running()?.fill(objects),
         Action::Down => {
-            let _lock = cache::Lock::wait("live")?;
+            let _lock = cache::Lock::lane()?;
             set::clean()
         }
         Action::Status => status(),
