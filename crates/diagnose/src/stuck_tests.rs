@@ -56,6 +56,7 @@ fn dying(owner: &str, overdue_s: i64) -> Pod {
         labels: Default::default(),
         empty_dirs: vec![],
         claims: vec![],
+        network_volumes: vec![],
         finalizers: vec![],
     }
 }
