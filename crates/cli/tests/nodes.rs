@@ -181,12 +181,19 @@ fn fences(site: &Site, hands: &Hands) {
     assert!(on(site, "w3").is_empty());
     site.until("the StatefulSet's pod runs elsewhere", || ready(site, "db") == 1);
 
+    // a plan to fence it again is made while it is off, and carried out when it is back: nothing is tainted
+    let attested = site.json(&["node", "fence", "w3", "--attest-off", "--dry-run"]);
+    let file = site.dir.join("attested.json");
+    std::fs::write(&file, attested.to_string()).unwrap();
     hands.revive("w3");
     site.until("w3 is back", || state("w3").0 == "ready");
     let list = site.json(&["node", "list"]);
     assert!(list["findings"].to_string().contains("RK-N09"), "the taint is left over: {list}");
     site.ends(0, &["node", "fence", "w3", "--release", "--yes"]);
     assert!(!site.get(node).unwrap().to_string().contains("out-of-service\""));
+    let refused = site.ends(6, &["apply", file.as_str(), "--yes"]);
+    assert!(refused.contains("it has just renewed its lease"), "{refused}");
+    assert!(!site.get(node).unwrap().to_string().contains("out-of-service\""), "it runs");
 
     site.ends(0, &["node", "drain", "w3", "--yes", "--force", "--delete-emptydir-data"]);
     hands.kill("w3");
@@ -212,7 +219,14 @@ fn nodes_are_drained_fenced_and_removed() {
     std::fs::write(&file, other.to_string()).unwrap();
     let refused = site.ends(1, &["apply", file.as_str(), "--yes"]);
     assert!(refused.contains("another cluster"), "{refused}");
+    // between plan and consent a pod comes to the node: it is not in the plan, and the node is not called empty
     std::fs::write(&file, plan.to_string()).unwrap();
-    site.ends(0, &["apply", file.as_str(), "--yes"]);
+    let late = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "newcomer"}, "spec": {"nodeName": "w1",
+        "containers": [{"name": "main", "image": "none"}]}});
+    site.make(PODS, &late);
+    let left = site.ends(6, &["apply", file.as_str(), "--yes"]);
+    assert!(left.contains("default/newcomer") && left.contains("rekindle node drain w1"), "{left}");
+    assert_eq!(on(&site, "w1"), ["newcomer"]);
+    site.ends(0, &["node", "drain", "w1", "--force", "--delete-emptydir-data", "--yes"]);
     assert!(is_cordoned(&site, "w1") && on(&site, "w1").is_empty());
 }

@@ -229,6 +229,68 @@ fn claims_in_use_and_claims_forgotten(site: &Site) {
     site.until("the used claim goes by itself", || site.get(&format!("{claims}/used")).is_none());
 }
 
+// A namespace is deleted while the host of one of its pods is off. The pod and its claim hold it, not only their finalizers:
+// both are named with what to do, and the claim keeps its protection though finalizers may be removed. Once the pod is gone
+// the namespace goes by itself.
+fn namespace_with_a_pod_on_a_silent_node(site: &Site) {
+    namespace(site, "yard");
+    let claims = "/api/v1/namespaces/yard/persistentvolumeclaims";
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "none",
+        "resources": {"requests": {"storage": "1Mi"}}}});
+    site.make(claims, &claim);
+    let volumes = json!([{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]);
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "writer"}, "spec": {"nodeName": "shelf",
+        "terminationGracePeriodSeconds": 2, "volumes": volumes, "containers": [{"name": "main", "image": "none"}]}});
+    let pods = "/api/v1/namespaces/yard/pods";
+    site.until("the service account is there", || {
+        site.get("/api/v1/namespaces/yard/serviceaccounts/default").is_some()
+    });
+    site.make(pods, &pod);
+    site.delete("/api/v1/namespaces/yard");
+    site.until("it is listed", || is_listed(site, "RK-A06", "yard"));
+    let refused = site.ends(5, &["unstick", "namespace", "yard", "--remove-finalizers", "--yes"]);
+    for part in [
+        "Pod yard/writer: the kubelet of shelf does not report",
+        "rekindle node fence shelf",
+        "PersistentVolumeClaim yard/data: in use by Pod yard/writer",
+    ] {
+        assert!(refused.contains(part), "{part}: {refused}");
+    }
+    let claim = site.get(&format!("{claims}/data")).unwrap();
+    assert_eq!(claim["metadata"]["finalizers"], json!(["kubernetes.io/pvc-protection"]));
+    let now = json!({"gracePeriodSeconds": 0});
+    let path = format!("{pods}/writer");
+    site.runtime.block_on(site.cluster.send(&Method::DELETE, &path, Sent::Object(&now))).unwrap();
+    site.until("the namespace goes", || site.get("/api/v1/namespaces/yard").is_none());
+}
+
+// Who may read nothing is not told that nothing is stuck: what could not be read is named, and the exit code says so.
+fn nothing_read_is_no_all_clear(site: &mut Site) {
+    let role = ["create", "clusterrole", "blind", "--verb=get", "--resource=namespaces"];
+    site.plane.kubectl(&role).unwrap();
+    site.plane.kubectl(&["create", "serviceaccount", "blind", "-n", "kube-system"]).unwrap();
+    let bind = [
+        "create",
+        "clusterrolebinding",
+        "blind",
+        "--clusterrole=blind",
+        "--serviceaccount=kube-system:blind",
+    ];
+    site.plane.kubectl(&bind).unwrap();
+    let token = site.plane.kubectl(&["create", "token", "blind", "-n", "kube-system"]).unwrap();
+    let text = std::fs::read_to_string(&site.kubeconfig).unwrap();
+    let (before, rest) = text.split_once("token: '").unwrap();
+    let (_, after) = rest.split_once('\'').unwrap();
+    site.kubeconfig = site.dir.join("blind.conf");
+    std::fs::write(&site.kubeconfig, format!("{before}token: '{}'{after}", token.trim())).unwrap();
+    for args in [&["unstick"][..], &["unstick", "pod", "--yes"][..], &["unstick", "pvc", "x", "--yes"][..]] {
+        let said = site.ends(1, args);
+        assert!(said.contains("forbidden") && !said.contains("Nothing is stuck"), "{said}");
+        assert!(!said.contains("nothing of that is stuck"), "{said}");
+    }
+}
+
 // An admission webhook without a backend refuses what it is asked about. Only its own entry is let pass, and `undo` puts
 // its policy back: then it refuses again.
 fn webhook_without_a_backend(site: &Site) {
@@ -275,5 +337,7 @@ fn stuck_objects_of_every_kind_are_let_go() {
     namespace_held_by_a_finalizer(&site);
     namespace_whose_controller_is_scaled_down(&site);
     claims_in_use_and_claims_forgotten(&site);
+    namespace_with_a_pod_on_a_silent_node(&site);
     namespace_held_by_a_dead_apiservice(&site);
+    nothing_read_is_no_all_clear(&mut site);
 }

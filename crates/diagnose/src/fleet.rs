@@ -67,12 +67,8 @@ pub fn judge(seen: &Seen<'_>) -> Fleet {
     Fleet { nodes, findings: report.findings }
 }
 
-fn grace_ms(seen: &Seen<'_>) -> i64 {
-    i64::try_from(seen.thresholds.grace_period_seconds).unwrap_or(i64::MAX / 1000).saturating_mul(1000)
-}
-
 fn is_silent(node: &Node, seen: &Seen<'_>) -> bool {
-    node.lease_renewed_ms.is_some_and(|at| seen.now_ms.saturating_sub(at) > grace_ms(seen))
+    node.lease_renewed_ms.is_some_and(|at| !seen.thresholds.allow(at, seen.now_ms))
 }
 
 /// Whether nodes fail together: over 55 % of a zone (and three or more), or all of them within a minute.

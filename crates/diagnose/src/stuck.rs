@@ -1,10 +1,12 @@
 //! Objects that will not go away, or keep others from working: who holds them, what that protects, and the ways out with
 //! the safest first. The whole of what `unstick` decides by; pure.
 
+mod namespace;
+
 use crate::report::Report;
 use rekindle_model::finding::{Evidence, Finding};
 use rekindle_model::kube::ObjectRef;
-use rekindle_model::kube::nodes::Pod;
+use rekindle_model::kube::nodes::{Node, Pod};
 use rekindle_model::kube::stuck::{
     Action, Backend, DeadApiService, DeadConversion, DeadWebhook, Held, Rung, Stuck, StuckFacts, StuckKind,
     Terminating,
@@ -105,11 +107,18 @@ fn finalizer_rungs(held: &[Held]) -> Vec<Rung> {
     rungs
 }
 
+/// Whether a node's kubelet is there to end its pods: it is Ready, or goes on renewing its lease. One that says that it is
+/// not Ready (its runtime is down) runs its pods all the same.
+fn reports(node: &Node, facts: &StuckFacts) -> bool {
+    let thresholds = facts.thresholds.as_ref().zip(node.lease_renewed_ms);
+    node.is_ready() || thresholds.is_some_and(|(thresholds, at)| thresholds.allow(at, facts.taken_ms))
+}
+
 fn pod(pod: &Pod, facts: &StuckFacts) -> Option<Stuck> {
     let deleted_ms = pod.deleted_ms?;
     let overdue_ms = facts.taken_ms.saturating_sub(deleted_ms);
     let node = facts.nodes.iter().find(|node| node.name() == pod.node);
-    let works = node.is_some_and(rekindle_model::kube::nodes::Node::is_ready);
+    let works = node.is_some_and(|node| reports(node, facts));
     if overdue_ms < if works { OVERDUE_MS } else { 0 } {
         return None;
     }
@@ -119,17 +128,22 @@ fn pod(pod: &Pod, facts: &StuckFacts) -> Option<Stuck> {
         let text = format!("Ready={} {}: {}", ready.status, ready.reason, ready.message);
         evidence.push(Evidence { source: format!("node {}", pod.node), text });
     }
-    let (holders, ladder) = if pod.finalizers.is_empty() {
-        (vec![pod_holder(pod, node.is_some(), works)], pod_ladder(pod, node, works))
-    } else {
-        let held = Held {
-            object: pod.object.clone(),
-            finalizers: pod.finalizers.clone(),
-            managers: Vec::new(),
-            deleting: true,
-            controller: None,
-        };
-        (holder(&held), finalizer_rungs(&[held]))
+    let held = Held {
+        object: pod.object.clone(),
+        finalizers: pod.finalizers.clone(),
+        managers: Vec::new(),
+        deleting: true,
+        controller: None,
+    };
+    let fence = fence_first(pod, node, works);
+    let mut holders = holder(&held);
+    if holders.is_empty() || fence.is_some() {
+        holders.push(pod_holder(pod, node.is_some(), works));
+    }
+    let ladder = match fence {
+        Some(fence) => vec![fence],
+        None if pod.finalizers.is_empty() => pod_ladder(pod, node, works),
+        None => finalizer_rungs(&[held]),
     };
     let summary = format!("{} is Terminating, {} s past its grace period", pod.object, overdue_ms / 1000);
     Some(Stuck {
@@ -154,7 +168,25 @@ fn pod_holder(pod: &Pod, exists: bool, works: bool) -> String {
     }
 }
 
-fn pod_ladder(pod: &Pod, node: Option<&rekindle_model::kube::nodes::Node>, works: bool) -> Vec<Rung> {
+/// Whether nothing proves that a pod has ended that a second copy beside it would harm.
+fn may_still_write(pod: &Pod, node: Option<&Node>, works: bool) -> bool {
+    let fenced = node.is_some_and(Node::is_out_of_service);
+    pod.is_stateful() && !works && !fenced && !pod.node.is_empty()
+}
+
+/// The one way out for such a pod, whatever else holds it.
+fn fence_first(pod: &Pod, node: Option<&Node>, works: bool) -> Option<Rung> {
+    let name = &pod.node;
+    let text = || {
+        format!(
+            "it keeps an identity or a volume, and may still run on {name}: a second copy beside it may destroy data. \
+             Prove that the host is off and fence it: `rekindle node fence {name}`"
+        )
+    };
+    may_still_write(pod, node, works).then(|| rung(text(), Action::ByHand))
+}
+
+fn pod_ladder(pod: &Pod, node: Option<&Node>, works: bool) -> Vec<Rung> {
     let name = &pod.node;
     if works {
         return vec![rung(
@@ -164,14 +196,7 @@ fn pod_ladder(pod: &Pod, node: Option<&rekindle_model::kube::nodes::Node>, works
             Action::ByHand,
         )];
     }
-    let fenced = node.is_some_and(rekindle_model::kube::nodes::Node::is_out_of_service);
-    if pod.is_stateful() && !fenced && !name.is_empty() {
-        let text = format!(
-            "it keeps an identity or a volume, and may still run on {name}: a second copy beside it may destroy data. \
-             Prove that the host is off and fence it: `rekindle node fence {name}`"
-        );
-        return vec![rung(text, Action::ByHand)];
-    }
+    let fenced = node.is_some_and(Node::is_out_of_service);
     let back = rung(format!("bring {name} back: its kubelet then ends the pod"), Action::ByHand);
     let why = if fenced {
         format!("{name} is fenced: it is off for certain")
@@ -210,8 +235,10 @@ fn terminating(one: &Terminating, facts: &StuckFacts) -> Stuck {
         volume(one, &mut holders, &mut ladder);
     } else {
         beneath(one, facts, &mut holders, &mut ladder);
-        ladder.extend(finalizer_rungs(&one.contents));
-        if one.contents.is_empty() {
+        let below = ladder.len();
+        let free = namespace::free(one, facts, &mut holders, &mut ladder);
+        ladder.extend(finalizer_rungs(&free));
+        if one.contents.is_empty() && ladder.len() == below {
             holders.extend(one.finalizers.iter().map(|name| format!("finalizer {name}: {}", protects(name))));
             let text = format!(
                 "{} objects in it hold nothing themselves: the controller manager deletes them, see that it runs",

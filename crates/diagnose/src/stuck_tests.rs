@@ -1,5 +1,6 @@
 use super::*;
-use rekindle_model::kube::nodes::{Condition, Node, Owner, Reach, Taint};
+use rekindle_model::Seen;
+use rekindle_model::kube::nodes::{Condition, Node, Owner, Reach, Taint, Thresholds};
 
 const NOW: i64 = 1_800_000_000_000;
 
@@ -56,6 +57,7 @@ fn dying(owner: &str, overdue_s: i64) -> Pod {
         labels: Default::default(),
         empty_dirs: vec![],
         claims: vec![],
+        network_volumes: vec![],
         finalizers: vec![],
     }
 }
@@ -82,6 +84,114 @@ fn force_only_where_it_is_safe() {
     assert_eq!(ways(dying("ReplicaSet", 120), node("True", false)), Some(vec![Action::ByHand]));
 }
 
+// The container runtime of a node is down: Ready is False, and its kubelet goes on renewing the lease. Its pods may run, so
+// none is forced, whatever it keeps. Once the lease is old the node counts as silent.
+#[test]
+fn a_kubelet_that_renews_its_lease_is_there() {
+    let with_lease = |age_s: i64, pod: Pod| {
+        let node = Node { lease_renewed_ms: Some(NOW - age_s * 1000), ..node("False", false) };
+        let facts = StuckFacts {
+            taken_ms: NOW,
+            pods: vec![pod],
+            nodes: vec![node],
+            thresholds: Some(Thresholds { grace_period_seconds: 50, source: "test".into() }),
+            ..StuckFacts::default()
+        };
+        find(&facts).first().map(|one| one.ladder.iter().map(|rung| rung.action.clone()).collect::<Vec<_>>())
+    };
+    assert_eq!(with_lease(5, dying("ReplicaSet", 120)), Some(vec![Action::ByHand]));
+    assert_eq!(with_lease(5, dying("ReplicaSet", 5)), None, "it may still be ending");
+    assert_eq!(with_lease(90, dying("ReplicaSet", 5)), Some(vec![Action::ByHand, Action::ForceDelete]));
+}
+
+// A pod with a finalizer keeps a volume on a node that does not report. Taking the finalizer off would let a second copy
+// start beside it, as a forced deletion would: fenced first here too, then the finalizer.
+#[test]
+fn a_finalizer_is_no_way_around_the_fence() {
+    let held = |owner: &str| Pod { finalizers: vec!["example.com/drain".into()], ..dying(owner, 5) };
+    assert_eq!(ways(held("StatefulSet"), node("Unknown", false)), Some(vec![Action::ByHand]));
+    let removed = |ways: Option<Vec<Action>>| {
+        ways.unwrap().iter().any(|way| matches!(way, Action::RemoveFinalizers { .. }))
+    };
+    assert!(removed(ways(held("StatefulSet"), node("Unknown", true))));
+    assert!(removed(ways(held("ReplicaSet"), node("Unknown", false))));
+}
+
+/// A namespace with a claim under protection and an object held by a controller that is gone.
+fn emptied(pods: Seen<Vec<Pod>>, node: Node) -> Stuck {
+    let held = |kind: &str, name: &str, finalizer: &str| Held {
+        object: object(kind, name),
+        finalizers: vec![finalizer.into()],
+        managers: vec![],
+        deleting: true,
+        controller: None,
+    };
+    let one = Terminating {
+        under: StuckKind::Namespace,
+        object: object("Namespace", "shop"),
+        since_ms: NOW - 600_000,
+        finalizers: vec!["kubernetes".into()],
+        said: vec![],
+        contents: vec![
+            held("PersistentVolumeClaim", "data", "kubernetes.io/pvc-protection"),
+            held("Widget", "w", "example.com/cleanup"),
+        ],
+        others: 1,
+        users: vec![],
+        pods,
+    };
+    let facts =
+        StuckFacts { taken_ms: NOW, nodes: vec![node], terminating: vec![one], ..StuckFacts::default() };
+    find(&facts).remove(0)
+}
+
+fn torn_away(stuck: &Stuck) -> Vec<&str> {
+    let held = stuck.ladder.iter().filter_map(|rung| match &rung.action {
+        Action::RemoveFinalizers { held } => Some(held),
+        _ => None,
+    });
+    held.flatten().map(|held| held.object.name.as_str()).collect()
+}
+
+// A namespace is deleted while a pod of it still runs and writes to its claim. What is held for another reason may be let
+// go; the claim keeps its protection, and who uses it is named. So it does when nobody can tell. Without a user it goes.
+#[test]
+fn a_claim_in_use_keeps_its_protection_in_a_namespace() {
+    let user = Pod { claims: vec!["data".into()], deleted_ms: Some(NOW), ..dying("StatefulSet", 0) };
+    let stuck = emptied(Seen::Known(vec![user.clone()]), node("True", false));
+    assert_eq!(torn_away(&stuck), ["w"]);
+    let said = format!("{:?} {:?}", stuck.holders, stuck.ladder);
+    assert!(said.contains("PersistentVolumeClaim shop/data: in use by Pod shop/p"), "{said}");
+    let ended = Pod { phase: "Succeeded".into(), ..user };
+    assert_eq!(torn_away(&emptied(Seen::Known(vec![ended]), node("True", false))), ["data", "w"]);
+    assert_eq!(torn_away(&emptied(Seen::Unknown("forbidden".into()), node("True", false))), ["w"]);
+}
+
+// A pod of the namespace is on a node that went off: it is the holder, not only the finalizers, and nothing is torn away
+// while it is there. What it keeps decides whether its node is fenced first.
+#[test]
+fn a_pod_on_a_silent_node_holds_its_namespace() {
+    let on_silent = |owner: &str| emptied(Seen::Known(vec![dying(owner, 5)]), node("Unknown", false));
+    let stateful = on_silent("StatefulSet");
+    assert!(stateful.ladder.iter().all(|rung| rung.action == Action::ByHand), "{:?}", stateful.ladder);
+    assert!(
+        stateful
+            .holders
+            .iter()
+            .any(|holder| holder.starts_with("Pod shop/p: the kubelet of w1 does not report"))
+    );
+    let said = format!("{:?}", stateful.ladder);
+    assert!(
+        said.contains("rekindle node fence w1") && said.contains("rekindle unstick pod -n shop"),
+        "{said}"
+    );
+    let stateless = format!("{:?}", on_silent("ReplicaSet").ladder);
+    assert!(
+        !stateless.contains("fence") && stateless.contains("rekindle unstick pod -n shop"),
+        "{stateless}"
+    );
+}
+
 // A namespace held by a finalizer: its controller, when it is only scaled down, comes before the finalizer.
 #[test]
 fn the_controller_comes_before_the_finalizer() {
@@ -102,6 +212,7 @@ fn the_controller_comes_before_the_finalizer() {
             contents: vec![held],
             others: 0,
             users: vec![],
+            pods: Seen::Known(vec![]),
         };
         find(&StuckFacts { taken_ms: NOW, terminating: vec![one], ..StuckFacts::default() }).remove(0)
     };

@@ -8,7 +8,7 @@ use crate::HostPath;
 use crate::certificate::{Renewal, ServedCertificate};
 use crate::etcd::{EtcdEndpoint, EtcdMember};
 use crate::host::Component;
-use crate::kube::nodes::{DrainMethod, DrainPod};
+use crate::kube::nodes::{DrainMethod, DrainPod, DrainScope};
 use crate::kube::{Change, ObjectRef};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -321,10 +321,14 @@ pub enum Step {
         /// Longest wait in seconds.
         timeout_seconds: u64,
     },
-    /// Make pods leave their nodes. Done only when each of them is gone; stops with the reason for each one that is not.
+    /// Make pods leave their nodes. Done only when each of them is gone and no other has come to the nodes since they were
+    /// listed; stops with the reason for each one that is there.
     Drain {
         /// The pods, each with what becomes of it; those that stay are only told.
         pods: Vec<DrainPod>,
+        /// Which nodes are to be empty in the end, and of which pods.
+        #[serde(default)]
+        scope: DrainScope,
         /// Eviction or deletion.
         method: DrainMethod,
         /// Grace period in seconds for all; none = each pod's own.

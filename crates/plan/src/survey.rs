@@ -167,7 +167,7 @@ pub(crate) fn lost_nodes(context: &Context<'_>, survey: &Survey<'_>) -> Vec<Stri
 }
 
 /// The host part of a URL, without brackets.
-fn url_host(url: &str) -> &str {
+pub(crate) fn url_host(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let rest = rest.split('/').next().unwrap_or(rest);
     match rest.strip_prefix('[') {

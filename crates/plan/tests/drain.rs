@@ -37,6 +37,7 @@ fn pod(name: &str, owner: &str) -> Pod {
         labels: BTreeMap::from([("app".to_owned(), name.to_owned())]),
         empty_dirs: vec![],
         claims: vec![],
+        network_volumes: vec![],
         finalizers: vec![],
     }
 }
@@ -83,6 +84,7 @@ fn flags(all: bool) -> Flags {
         ignore_daemonsets: all,
         delete_emptydir_data: all,
         force: all,
+        pod_selector: None,
         method: DrainMethod::Evict,
         grace_period_seconds: None,
         timeout_seconds: None,
@@ -180,4 +182,18 @@ fn budgets_are_judged_before_anything_moves() {
     let deleting = Flags { method: DrainMethod::Delete, ..flags(true) };
     let deleted = fates(outcome(pods(), budgets(), &deleting));
     assert!(deleted.values().all(|pod| pod.fate == Fate::Moves && pod.budget.is_none()));
+}
+
+// A node is empty when its drain is planned. Until it is cordoned pods may come to it, so its end is looked at all the same,
+// with what the flags let stay.
+#[test]
+fn a_node_that_is_empty_is_looked_at_again() {
+    let flags = Flags { pod_selector: Some("app=web".into()), ..flags(true) };
+    let PlanOutcome::Plan(plan) = outcome(vec![], vec![], &flags) else { panic!("not planned") };
+    let Step::Drain { pods, scope, .. } = plan.steps.last().unwrap().step.clone() else { panic!("{plan:?}") };
+    assert!(pods.is_empty());
+    assert_eq!(
+        (scope.nodes, scope.pod_selector, scope.ignore_daemonsets),
+        (vec!["w1".to_owned()], Some("app=web".to_owned()), true)
+    );
 }

@@ -103,12 +103,29 @@ pub(super) fn run(args: &Unstick, output: &Output) -> Result<Exit, Failure> {
     for line in &facts.unread {
         output.say(&format!("not read: {line}"));
     }
-    if let (true, Some(name)) = (wanted.is_empty(), &args.name) {
-        output.say(&format!("{name} is not stuck, or does not exist"));
+    if wanted.is_empty() {
+        if let Some(unread) = nothing_but_unread(&facts.unread) {
+            return Err(unread);
+        }
+        if let Some(name) = &args.name {
+            output.say(&format!("{name} is not stuck, or does not exist"));
+        }
     }
     let permits = Permits { remove_finalizers: args.remove_finalizers };
     let outcome = plan(&session.base, &wanted, permits);
     session.finish(outcome, &args.consent, &SshOptions::default(), output)
+}
+
+/// Nothing was found, and not everything was looked at: that is no answer.
+fn nothing_but_unread(unread: &[String]) -> Option<Failure> {
+    if unread.is_empty() {
+        return None;
+    }
+    let message =
+        format!("whether something is stuck can't be told, this could not be read: {}", unread.join("; "));
+    let hint = "the rights it needs are in deploy/rbac/unstick.yaml; an API group that can't be listed may be stuck \
+                itself: `rekindle unstick apiservice`";
+    Some(Failure::new(message).hint(hint))
 }
 
 fn is_wanted(one: &Stuck, kind: Kind, args: &Unstick) -> bool {
@@ -130,12 +147,15 @@ fn list(args: &Unstick, output: &Output) -> Result<Exit, Failure> {
         unread: facts.unread,
     };
     output.document(&report, |_| text(&report))?;
-    Ok(if report.stuck.is_empty() { Exit::Ok } else { Exit::Findings })
+    if !report.stuck.is_empty() {
+        return Ok(Exit::Findings);
+    }
+    nothing_but_unread(&report.unread).map_or(Ok(Exit::Ok), Err)
 }
 
 fn text(report: &StuckReport) -> String {
     let mut text = String::new();
-    if report.stuck.is_empty() {
+    if report.stuck.is_empty() && report.unread.is_empty() {
         let _ = writeln!(text, "Nothing is stuck.");
     }
     for one in &report.stuck {
@@ -168,5 +188,33 @@ fn word(kind: StuckKind) -> &'static str {
         StuckKind::Pvc => "pvc",
         StuckKind::Webhook => "webhook",
         StuckKind::ApiService => "apiservice",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(unread: &[&str]) -> StuckReport {
+        StuckReport {
+            api_version: API_VERSION.into(),
+            kind: "StuckReport".into(),
+            taken_ms: 0,
+            stuck: Vec::new(),
+            unread: unread.iter().map(|line| (*line).to_owned()).collect(),
+        }
+    }
+
+    // A person may not list pods. Nothing that could be read is stuck: that is not said of all, and the exit code is an
+    // error's that names what was not read.
+    #[test]
+    fn what_was_not_read_is_not_called_clear() {
+        let refused = "GET https://10.0.0.10:6443/api/v1/pods: 403 Forbidden: pods is forbidden";
+        let text = text(&report(&[refused]));
+        assert!(!text.contains("Nothing is stuck") && text.contains(refused), "{text}");
+        let failure = nothing_but_unread(&[refused.to_owned()]).unwrap();
+        assert!(failure.exit == Exit::Error && failure.line().contains(refused), "{failure:?}");
+        assert!(nothing_but_unread(&[]).is_none());
+        assert!(super::text(&report(&[])).contains("Nothing is stuck."));
     }
 }

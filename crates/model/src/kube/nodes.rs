@@ -168,6 +168,15 @@ pub struct Thresholds {
     pub source: String,
 }
 
+impl Thresholds {
+    /// Whether a lease that was renewed then still counts now; both in milliseconds since the Unix epoch.
+    pub fn allow(&self, renewed_ms: i64, now_ms: i64) -> bool {
+        let grace_ms =
+            i64::try_from(self.grace_period_seconds).unwrap_or(i64::MAX / 1000).saturating_mul(1000);
+        now_ms.saturating_sub(renewed_ms) <= grace_ms
+    }
+}
+
 /// One pod.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -194,8 +203,10 @@ pub struct Pod {
     pub labels: BTreeMap<String, String>,
     /// emptyDir volumes.
     pub empty_dirs: Vec<EmptyDir>,
-    /// Names of the volume claims it mounts.
+    /// Names of the volume claims it mounts, also of those made for it alone (`ephemeral`).
     pub claims: Vec<String>,
+    /// Names of its volumes that are elsewhere and that it names itself (`nfs`, `iscsi`, `csi`, ...).
+    pub network_volumes: Vec<String>,
     /// Finalizers.
     pub finalizers: Vec<String>,
 }
@@ -206,9 +217,15 @@ impl Pod {
         matches!(self.phase.as_str(), "Succeeded" | "Failed")
     }
 
-    /// Whether it keeps an identity or data that a second copy would harm: of a StatefulSet, or with a volume claim.
+    /// Whether it keeps an identity or data that a second copy would harm: of a StatefulSet, or with a volume of its own.
     pub fn is_stateful(&self) -> bool {
-        !self.claims.is_empty() || self.controller.as_ref().is_some_and(|owner| owner.kind == "StatefulSet")
+        let of_set = self.controller.as_ref().is_some_and(|owner| owner.kind == "StatefulSet");
+        of_set || !self.claims.is_empty() || !self.network_volumes.is_empty()
+    }
+
+    /// Whether it stays where its node stays: the image of a static pod, or of a DaemonSet.
+    pub fn is_of_its_node(&self) -> bool {
+        self.mirror || self.controller.as_ref().is_some_and(|owner| owner.kind == "DaemonSet")
     }
 }
 
@@ -322,6 +339,18 @@ pub struct DrainPod {
     pub empty_dirs: Vec<EmptyDir>,
     /// Why, for people; may be empty.
     pub why: String,
+}
+
+/// Which nodes a drain empties, and whose pods: by this it is told at its end whether they are empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DrainScope {
+    /// Names of the nodes.
+    pub nodes: Vec<String>,
+    /// Only pods that this label selector takes (`--pod-selector`); none = all.
+    pub pod_selector: Option<String>,
+    /// Whether pods of DaemonSets stay (`--ignore-daemonsets`).
+    pub ignore_daemonsets: bool,
 }
 
 /// What becomes of a pod.

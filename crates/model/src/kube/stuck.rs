@@ -1,7 +1,8 @@
 //! Objects that will not go away, or that keep others from working: who holds them, and what that protects.
 
 use super::ObjectRef;
-use super::nodes::{Node, Pod};
+use super::nodes::{Node, Pod, Thresholds};
+use crate::Seen;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +38,8 @@ pub struct StuckFacts {
     pub taken_ms: i64,
     /// Nodes.
     pub nodes: Vec<Node>,
+    /// How long they may be silent; none = not looked at.
+    pub thresholds: Option<Thresholds>,
     /// Pods that are being deleted.
     pub pods: Vec<Pod>,
     /// Objects being deleted that have finalizers, and namespaces being deleted: with what is left in them.
@@ -71,6 +74,8 @@ pub struct Terminating {
     pub others: usize,
     /// Pods that use it (a claim).
     pub users: Vec<String>,
+    /// Pods that are left in it (a namespace).
+    pub pods: Seen<Vec<Pod>>,
 }
 
 /// An object held by finalizers.

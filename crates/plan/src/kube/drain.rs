@@ -6,7 +6,7 @@
 use super::{Base, names, refused, schedulable};
 use crate::build::Steps;
 use rekindle_model::finding::Finding;
-use rekindle_model::kube::nodes::{Budget, DrainMethod, DrainPod, Fate, Node, Pod};
+use rekindle_model::kube::nodes::{Budget, DrainMethod, DrainPod, DrainScope, Fate, Node, Pod};
 use rekindle_model::plan::{Phase, PlanOutcome};
 use rekindle_model::step::{Reversibility, Step};
 
@@ -32,6 +32,8 @@ pub struct Flags {
     pub delete_emptydir_data: bool,
     /// `--force`
     pub force: bool,
+    /// `--pod-selector`; none = all pods.
+    pub pod_selector: Option<String>,
     /// Eviction, or with `--disable-eviction` deletion.
     pub method: DrainMethod,
     /// `--grace-period`; none = each pod's own.
@@ -76,24 +78,9 @@ pub fn plan(base: &Base, seen: &Seen, flags: &Flags) -> PlanOutcome {
         let summary = format!("cordon {}", node.name());
         steps.add(None, Phase::Change, Reversibility::Reversible, summary, step);
     }
-    if leaving > 0 {
-        steps.stage();
-        let nodes = names(seen.nodes.iter().map(|node| &node.object));
-        let verb = if flags.method == DrainMethod::Evict { "evict" } else { "delete" };
-        steps.add(
-            None,
-            Phase::Change,
-            Reversibility::Compensated,
-            format!("{verb} {leaving} pods of {nodes}, as budgets allow, and wait until each is gone"),
-            Step::Drain {
-                pods,
-                method: flags.method,
-                grace_period_seconds: flags.grace_period_seconds,
-                timeout_seconds: flags.timeout_seconds,
-                stall_seconds: flags.stall_seconds,
-            },
-        );
-    }
+    steps.stage();
+    // also when nothing has to leave: what comes until all are cordoned is looked for at its end
+    add_drain(&mut steps, seen, pods, leaving, flags);
     let summary = format!(
         "Drain {}: all are cordoned first, then {leaving} pods leave.",
         names(seen.nodes.iter().map(|node| &node.object))
@@ -101,6 +88,29 @@ pub fn plan(base: &Base, seen: &Seen, flags: &Flags) -> PlanOutcome {
     let back = "`rekindle runs undo` (or `rekindle node uncordon`) makes the nodes schedulable again. Pods that left run \
                 elsewhere and do not come back by themselves.";
     base.plan(summary, Vec::new(), steps.into_vec(), back.into(), warnings)
+}
+
+fn add_drain(steps: &mut Steps, seen: &Seen, pods: Vec<DrainPod>, leaving: usize, flags: &Flags) {
+    let nodes = names(seen.nodes.iter().map(|node| &node.object));
+    let verb = if flags.method == DrainMethod::Evict { "evict" } else { "delete" };
+    let summary = if leaving == 0 {
+        format!("see that no pod has come to {nodes} that would have to leave")
+    } else {
+        format!("{verb} {leaving} pods of {nodes}, as budgets allow, and wait until each is gone")
+    };
+    let step = Step::Drain {
+        pods,
+        scope: DrainScope {
+            nodes: seen.nodes.iter().map(|node| node.name().to_owned()).collect(),
+            pod_selector: flags.pod_selector.clone(),
+            ignore_daemonsets: flags.ignore_daemonsets,
+        },
+        method: flags.method,
+        grace_period_seconds: flags.grace_period_seconds,
+        timeout_seconds: flags.timeout_seconds,
+        stall_seconds: flags.stall_seconds,
+    };
+    steps.add(None, Phase::Change, Reversibility::Compensated, summary, step);
 }
 
 /// What becomes of a pod, or every reason why it may not be touched.

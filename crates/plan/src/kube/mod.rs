@@ -1,10 +1,11 @@
 //! Plans through the API: pure decisions over what was read, as steps with every choice made.
 //!
-//! [`drain`] empties nodes, [`nodes`] fences and removes them, [`loss`] has one lost in a drill, [`unstick`] lets go what
+//! [`drain`] empties nodes, [`nodes`] fences and removes them ([`members`] tells their etcd members), [`loss`] has one lost in a drill, [`unstick`] lets go what
 //! will not go away.
 
 pub mod drain;
 pub mod loss;
+pub mod members;
 pub mod nodes;
 pub mod unstick;
 

@@ -26,10 +26,7 @@ pub enum Proof {
 
 /// Whether a node reports: Ready, with a lease renewed within the threshold.
 pub(super) fn reports(node: &Node, thresholds: &Thresholds, now_ms: i64) -> bool {
-    let grace_ms =
-        i64::try_from(thresholds.grace_period_seconds).unwrap_or(i64::MAX / 1000).saturating_mul(1000);
-    let fresh = node.lease_renewed_ms.is_none_or(|at| now_ms.saturating_sub(at) <= grace_ms);
-    node.is_ready() && fresh
+    node.is_ready() && node.lease_renewed_ms.is_none_or(|at| thresholds.allow(at, now_ms))
 }
 
 fn taint() -> Change {
@@ -168,24 +165,19 @@ pub fn remove(
         return refused(format!("nothing is removed: {}", finding.summary), vec![finding.remedy.clone()]);
     }
     let alive = reports(node, thresholds, base.now_ms);
-    let of_daemonset = |pod: &Pod| pod.controller.as_ref().is_some_and(|owner| owner.kind == "DaemonSet");
-    let at_work =
-        removal.pods.iter().filter(|pod| !pod.mirror && !pod.is_finished() && !of_daemonset(pod)).count();
-    if alive && at_work > 0 {
+    let at_work: Vec<&Pod> =
+        removal.pods.iter().filter(|pod| !pod.is_finished() && !pod.is_of_its_node()).collect();
+    if alive && !at_work.is_empty() {
         return refused(
-            format!("{name} reports, and runs {at_work} pods"),
+            format!("{name} reports, and runs {} pods", at_work.len()),
             vec![format!("empty it first: `rekindle node drain {name}`")],
         );
     }
-    if !alive && !node.is_out_of_service() && !removal.attachments.is_empty() {
-        return refused(
-            format!(
-                "{} volumes are attached to {name}, and nothing proves that it is off: detached from a host that runs \
-                 they may be written to by two",
-                removal.attachments.len()
-            ),
-            vec![format!("prove that it is off: `rekindle node fence {name}`")],
-        );
+    if !alive
+        && !node.is_out_of_service()
+        && let Some(reason) = second_writer(removal, &at_work)
+    {
+        return refused(reason, vec![format!("prove that it is off: `rekindle node fence {name}`")]);
     }
     let mut steps = Steps::default();
     if node.roles.iter().any(|role| role == "control-plane") {
@@ -206,6 +198,26 @@ pub fn remove(
     let back = "`rekindle runs undo` makes the Node object again (a kubelet that comes back makes it by itself). An etcd \
                 member that was removed is added anew by joining the host to the cluster.";
     base.plan(format!("Remove node {name}."), Vec::new(), steps.into_vec(), back.into(), Vec::new())
+}
+
+/// What two would write to if a node that is taken out goes on running.
+fn second_writer(removal: &Removal<'_>, at_work: &[&Pod]) -> Option<String> {
+    let name = removal.node.name();
+    if !removal.attachments.is_empty() {
+        return Some(format!(
+            "{} volumes are attached to {name}, and nothing proves that it is off: detached from a host that runs they may \
+             be written to by two",
+            removal.attachments.len()
+        ));
+    }
+    let stateful: Vec<&Pod> = at_work.iter().copied().filter(|pod| pod.is_stateful()).collect();
+    (!stateful.is_empty()).then(|| {
+        format!(
+            "pods on {name} keep an identity or a volume ({}), and nothing proves that it is off: without the node they are \
+             made anew elsewhere, and a second copy beside the first may destroy data",
+            names(stateful.iter().map(|pod| &pod.object))
+        )
+    })
 }
 
 fn add_member(steps: &mut Steps, name: &str, member: &Member) -> Result<(), PlanOutcome> {

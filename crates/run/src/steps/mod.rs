@@ -109,9 +109,9 @@ async fn apply_kube(ctx: &Ctx<'_>, step: &Step) -> Result<Outputs, StepError> {
         Step::WaitCondition { object, condition, status, timeout_seconds } => {
             kube::change::wait_condition(ctx, object, condition, status, *timeout_seconds).await
         }
-        Step::Drain { pods, method, grace_period_seconds, timeout_seconds, stall_seconds } => {
-            kube::drain::drain(ctx, pods, *method, *grace_period_seconds, *timeout_seconds, *stall_seconds)
-                .await
+        Step::Drain { pods, scope, method, grace_period_seconds, timeout_seconds, stall_seconds } => {
+            let timeouts = (*timeout_seconds, *stall_seconds);
+            kube::drain::drain(ctx, pods, scope, *method, *grace_period_seconds, timeouts).await
         }
         Step::Fence { node, command } => kube::fence::fence(node, command).await,
         Step::WaitNodeEmpty { node, timeout_seconds } => {

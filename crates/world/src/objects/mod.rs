@@ -4,6 +4,7 @@
 //! them), [`stuck`] (what will not go away, and who holds it). Objects are read field by field: what a field should be
 //! and is not counts as missing.
 
+mod deployments;
 pub mod nodes;
 pub mod pods;
 pub mod stuck;

@@ -1,7 +1,8 @@
 //! Nodes, their leases, and whether an API server can reach their kubelets.
 
-use super::{conditions, labels, list, object, text, time_ms};
+use super::{conditions, labels, list, object, text, texts, time_ms};
 use crate::cluster::{Cluster, ClusterError, Method, Sent, query};
+use crate::words::flag;
 use futures::StreamExt as _;
 use rekindle_model::kube::ObjectRef;
 use rekindle_model::kube::nodes::{Node, Reach, Taint, Thresholds};
@@ -33,6 +34,25 @@ pub async fn read(cluster: &Cluster, selector: Option<&str>) -> Result<Vec<Node>
         node.lease_renewed_ms = renewed.get(node.name()).copied().flatten();
     }
     Ok(nodes)
+}
+
+/// One node with its lease, as they are now; none when it is gone, or another one has its name.
+///
+/// # Errors
+/// They can't be read.
+pub async fn one(cluster: &Cluster, object: &ObjectRef) -> Result<Option<Node>, ClusterError> {
+    // a list of one: who may list leases need not be allowed to get one
+    let name = query(&object.name);
+    let lease = format!(
+        "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases?fieldSelector=metadata.name%3D{name}"
+    );
+    let path = object.path();
+    let (found, leases) = tokio::join!(cluster.get(&path), cluster.list(&lease));
+    let Some(mut found) = found?.as_ref().map(node).filter(|found| found.object.uid == object.uid) else {
+        return Ok(None);
+    };
+    found.lease_renewed_ms = leases?.first().and_then(|lease| time_ms(lease, "/spec/renewTime"));
+    Ok(Some(found))
 }
 
 /// A node of its JSON; its lease is another object.
@@ -148,10 +168,13 @@ pub async fn thresholds(cluster: &Cluster) -> Result<Thresholds, ClusterError> {
 
 /// The value of `--node-monitor-grace-period` in a pod's command, in seconds.
 fn grace_flag(pod: &Value) -> Option<u64> {
-    let containers = list(pod, "/spec/containers").iter();
-    let mut words = containers.flat_map(|one| list(one, "/command").iter().chain(list(one, "/args")));
-    let flag = words.find_map(|word| word.as_str()?.strip_prefix("--node-monitor-grace-period="))?;
-    let span: jiff::SignedDuration = flag.parse().ok()?;
+    let span = list(pod, "/spec/containers").iter().find_map(|one| {
+        // where the image names the program, there are flags alone
+        let program = String::new();
+        let words: Vec<String> =
+            [program].into_iter().chain(texts(one, "/command")).chain(texts(one, "/args")).collect();
+        flag(&words, "node-monitor-grace-period")?.parse::<jiff::SignedDuration>().ok()
+    })?;
     u64::try_from(span.as_secs()).ok()
 }
 
@@ -185,9 +208,18 @@ mod tests {
     // The threshold is the cluster's own where its flags can be read.
     #[test]
     fn the_flag_counts() {
-        let pod = json!({"spec": {"containers": [{"command": ["kube-controller-manager",
-            "--node-monitor-grace-period=1m20s"]}]}});
-        assert_eq!(grace_flag(&pod), Some(80));
-        assert_eq!(grace_flag(&json!({"spec": {"containers": [{"command": ["kcm"]}]}})), None);
+        let of = |command: &[&str], args: &[&str]| {
+            grace_flag(&json!({"spec": {"containers": [{"command": command, "args": args}]}}))
+        };
+        assert_eq!(of(&["kube-controller-manager", "--node-monitor-grace-period=1m20s"], &[]), Some(80));
+        assert_eq!(
+            of(&["kcm", "--node-monitor-grace-period", "50s", "--v", "2"], &[]),
+            Some(50),
+            "as two words"
+        );
+        assert_eq!(of(&["kcm", "--node-monitor-grace-period"], &["50s"]), Some(50));
+        assert_eq!(of(&[], &["--node-monitor-grace-period=40s"]), Some(40), "the image names the program");
+        assert_eq!(of(&["kcm", "--node-monitor-grace-period-x=40s"], &[]), None);
+        assert_eq!(of(&["kcm"], &[]), None);
     }
 }

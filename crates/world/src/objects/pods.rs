@@ -9,6 +9,12 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+/// Kinds of volumes that are on the node, or of what the cluster itself knows: a second copy of the pod harms nothing in
+/// them. A kind that is not among them (`nfs`, `csi`, one to come) counts as one on the network.
+const HARMLESS: [&str; 8] =
+    ["configMap", "downwardAPI", "emptyDir", "gitRepo", "hostPath", "image", "projected", "secret"];
+/// Kinds of volumes that are claims.
+const CLAIMED: [&str; 2] = ["persistentVolumeClaim", "ephemeral"];
 /// Lists read side by side.
 const AT_ONCE: usize = 8;
 /// What a kubelet may take to count its volumes.
@@ -72,12 +78,28 @@ pub(super) fn pod(value: &Value) -> Pod {
             .filter(|volume| volume.get("emptyDir").is_some_and(|dir| !dir.is_null()))
             .map(|volume| EmptyDir { name: text(volume, "/name"), used_bytes: unknown() })
             .collect(),
-        claims: volumes
-            .map(|volume| text(volume, "/persistentVolumeClaim/claimName"))
-            .filter(|claim| !claim.is_empty())
+        claims: volumes.clone().filter_map(|volume| claim(value, volume)).collect(),
+        network_volumes: volumes
+            .filter(|volume| is_on_network(volume))
+            .map(|volume| text(volume, "/name"))
             .collect(),
         finalizers: texts(value, "/metadata/finalizers"),
     }
+}
+
+/// The claim behind a volume of a pod; the one of an `ephemeral` volume is made for the pod, and named by both.
+fn claim(pod: &Value, volume: &Value) -> Option<String> {
+    let named = text(volume, "/persistentVolumeClaim/claimName");
+    if volume.get("ephemeral").is_some_and(Value::is_object) {
+        return Some(format!("{}-{}", text(pod, "/metadata/name"), text(volume, "/name")));
+    }
+    (!named.is_empty()).then_some(named)
+}
+
+fn is_on_network(volume: &Value) -> bool {
+    let kinds = volume.as_object().into_iter().flatten().filter(|(_, settings)| settings.is_object());
+    let mut kinds = kinds.map(|(kind, _)| kind.as_str());
+    kinds.any(|kind| !HARMLESS.contains(&kind) && !CLAIMED.contains(&kind))
 }
 
 /// Marks the pods whose DaemonSet does not exist any more: nothing keeps them where they are.
@@ -161,5 +183,36 @@ fn budget(value: &Value) -> Budget {
         current_healthy: number(value, "/status/currentHealthy"),
         desired_healthy: number(value, "/status/desiredHealthy"),
         expected_pods: number(value, "/status/expectedPods"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    // A pod of a Deployment writes to a share that it names itself, or to a claim that is made for it: a second copy of it
+    // beside the first would write there too. What is on the node or in the cluster is no such volume.
+    #[test]
+    fn every_volume_that_outlives_a_node_counts() {
+        let with = |volume: Value| {
+            let mut volume = volume;
+            volume["name"] = "data".into();
+            pod(&json!({"metadata": {"name": "web-1"}, "spec": {"volumes": [volume]}}))
+        };
+        assert_eq!(with(json!({"persistentVolumeClaim": {"claimName": "shared"}})).claims, ["shared"]);
+        let ephemeral = with(json!({"ephemeral": {"volumeClaimTemplate": {"spec": {}}}}));
+        assert_eq!(
+            (ephemeral.claims.as_slice(), ephemeral.network_volumes.len()),
+            (&["web-1-data".to_owned()][..], 0)
+        );
+        for kind in ["nfs", "iscsi", "cephfs", "rbd", "fc", "glusterfs", "csi", "azureFile", "oneToCome"] {
+            let pod = with(json!({ kind: {} }));
+            assert!(pod.is_stateful() && pod.network_volumes == ["data"], "{kind}");
+        }
+        for kind in HARMLESS {
+            assert!(!with(json!({ kind: {} })).is_stateful(), "{kind}");
+        }
+        assert!(!with(json!({"emptyDir": {}, "nfs": null})).is_stateful());
     }
 }

@@ -1,10 +1,13 @@
 //! What will not go away, and what lies in the way: read kind by kind. What can't be read is told, and the rest still is.
 
+use super::deployments::{self, Deployments};
 use super::{list, nodes, number, object, pods, text, texts, time_ms};
 use crate::cluster::{Cluster, ClusterError};
 use crate::discovery::{Discovered, Resource, discover};
 use crate::local::now_ms;
+use rekindle_model::Seen;
 use rekindle_model::kube::ObjectRef;
+use rekindle_model::kube::nodes::Pod;
 use rekindle_model::kube::stuck::{
     Backend, DeadApiService, DeadConversion, DeadWebhook, Held, StuckFacts, StuckKind, Terminating,
 };
@@ -17,7 +20,11 @@ const ADMISSION: &str = "/apis/admissionregistration.k8s.io/v1";
 /// Reads what is asked for.
 pub async fn read(cluster: &Cluster, kinds: &BTreeSet<StuckKind>) -> StuckFacts {
     let mut facts = StuckFacts { taken_ms: now_ms(), ..StuckFacts::default() };
-    let reader = Reader { cluster, scaled_down: scaled_down(cluster, &mut facts.unread).await };
+    // pods and volumes are let go without them
+    let started = kinds.iter().any(|kind| !matches!(kind, StuckKind::Pod | StuckKind::Pvc));
+    let deployments =
+        if started { Deployments::read(cluster, &mut facts.unread).await } else { Deployments::default() };
+    let reader = Reader { cluster, deployments };
     for kind in kinds {
         let read = match kind {
             StuckKind::Pod => reader.pods(&mut facts).await,
@@ -36,19 +43,16 @@ pub async fn read(cluster: &Cluster, kinds: &BTreeSet<StuckKind>) -> StuckFacts 
 
 struct Reader<'a> {
     cluster: &'a Cluster,
-    /// Deployments without replicas.
-    scaled_down: Vec<Value>,
+    deployments: Deployments,
 }
 
-async fn scaled_down(cluster: &Cluster, unread: &mut Vec<String>) -> Vec<Value> {
-    let none = |one: &Value| number(one, "/spec/replicas") == 0;
-    match cluster.list_where("/apis/apps/v1/deployments", none).await {
-        Ok(found) => found,
-        Err(error) => {
-            unread.push(rekindle_model::seen::chain(&error));
-            Vec::new()
-        }
-    }
+/// What is left in a namespace.
+struct Contents {
+    /// Objects with finalizers.
+    held: Vec<Held>,
+    /// How many others.
+    others: usize,
+    pods: Seen<Vec<Pod>>,
 }
 
 fn is_deleting(value: &Value) -> bool {
@@ -59,8 +63,14 @@ impl Reader<'_> {
     async fn pods(&self, facts: &mut StuckFacts) -> Result<(), ClusterError> {
         let found = self.cluster.list_where("/api/v1/pods", is_deleting).await?;
         facts.pods = found.iter().map(pods::pod).collect();
-        if !facts.pods.is_empty() {
+        if facts.pods.is_empty() { Ok(()) } else { self.nodes(facts).await }
+    }
+
+    /// The nodes, and how long they may be silent.
+    async fn nodes(&self, facts: &mut StuckFacts) -> Result<(), ClusterError> {
+        if facts.thresholds.is_none() {
             facts.nodes = nodes::read(self.cluster, None).await?;
+            facts.thresholds = Some(nodes::thresholds(self.cluster).await?);
         }
         Ok(())
     }
@@ -70,10 +80,12 @@ impl Reader<'_> {
         if found.is_empty() {
             return Ok(());
         }
+        // the pods in them are judged by their nodes
+        self.nodes(facts).await?;
         let served = discover(self.cluster).await?;
         for value in found {
             let name = text(&value, "/metadata/name");
-            let contents = self.contents(&served, &name).await;
+            let Contents { held, others, pods } = self.contents(&served, &name, &mut facts.unread).await;
             let mut one = terminating(
                 StuckKind::Namespace,
                 object("/api/v1", "namespaces", "Namespace", &value),
@@ -81,28 +93,41 @@ impl Reader<'_> {
             );
             one.finalizers.extend(texts(&value, "/spec/finalizers"));
             one.said.extend(served.failed.iter().map(|(group, why)| format!("{group} is not served: {why}")));
-            (one.contents, one.others) = contents;
+            (one.contents, one.others, one.pods) = (held, others, pods);
             facts.terminating.push(one);
         }
         Ok(())
     }
 
-    /// What is left in a namespace: objects with finalizers, and the number of the others.
-    async fn contents(&self, served: &Discovered, namespace: &str) -> (Vec<Held>, usize) {
-        let (mut held, mut others) = (Vec::new(), 0);
+    async fn contents(&self, served: &Discovered, namespace: &str, unread: &mut Vec<String>) -> Contents {
+        let pods = Seen::Unknown("pods are not among the types that are served".to_owned());
+        let mut contents = Contents { held: Vec::new(), others: 0, pods };
         let namespaced =
             served.resources.iter().filter(|one| one.namespaced && one.can("list") && one.can("delete"));
         for resource in namespaced {
-            // a type that can't be listed is told by the conditions of the namespace
-            let Ok(found) = self.cluster.list(&resource.collection(Some(namespace))).await else { continue };
+            let is_pods = resource.group.is_empty() && resource.plural == "pods";
+            let found = match self.cluster.list(&resource.collection(Some(namespace))).await {
+                Ok(found) => found,
+                Err(error) => {
+                    let why = rekindle_model::seen::chain(&error);
+                    if is_pods {
+                        contents.pods = Seen::Unknown(why.clone());
+                    }
+                    unread.push(why);
+                    continue;
+                }
+            };
+            if is_pods {
+                contents.pods = Seen::Known(found.iter().map(pods::pod).collect());
+            }
             for value in found {
                 match self.held(resource, &value) {
-                    Some(one) => held.push(one),
-                    None => others += 1,
+                    Some(one) => contents.held.push(one),
+                    None => contents.others += 1,
                 }
             }
         }
-        (held, others)
+        contents
     }
 
     fn held(&self, resource: &Resource, value: &Value) -> Option<Held> {
@@ -113,19 +138,9 @@ impl Reader<'_> {
         let root = resource.collection(None);
         let root = root.trim_end_matches(&resource.plural).trim_end_matches('/');
         let managers = managers(value);
-        let controller = self.controller(&managers);
+        let controller = self.deployments.controller(&managers);
         let object = object(root, &resource.plural, &resource.kind, value);
         Some(Held { object, finalizers, managers, deleting: is_deleting(value), controller })
-    }
-
-    /// A Deployment without replicas that goes by the name of who wrote the finalizers.
-    fn controller(&self, managers: &[String]) -> Option<ObjectRef> {
-        let named = |one: &&Value| {
-            let containers = list(one, "/spec/template/spec/containers").iter();
-            let mut names = containers.map(|one| text(one, "/name")).chain([text(one, "/metadata/name")]);
-            names.any(|name| managers.contains(&name))
-        };
-        self.scaled_down.iter().find(named).map(deployment)
     }
 
     async fn crds(&self, facts: &mut StuckFacts) -> Result<(), ClusterError> {
@@ -258,23 +273,9 @@ impl Reader<'_> {
                 |one: &&Value| one.pointer("/conditions/ready").and_then(Value::as_bool) != Some(false);
             backend.ready_addresses += list(&slice, "/endpoints").iter().filter(ready).count();
         }
-        backend.scaled_down = self.behind(&namespace, &service).map(deployment);
+        backend.scaled_down = self.deployments.behind(&namespace, &service).map(deployments::reference);
         Ok(Some(backend))
     }
-
-    /// The Deployment without replicas whose pods a service selects.
-    fn behind(&self, namespace: &str, service: &Value) -> Option<&Value> {
-        let selector = super::labels(service, "/spec/selector");
-        self.scaled_down.iter().find(|one| {
-            let labels = super::labels(one, "/spec/template/metadata/labels");
-            let selected = selector.iter().all(|(key, value)| labels.get(key) == Some(value));
-            !selector.is_empty() && selected && text(one, "/metadata/namespace") == namespace
-        })
-    }
-}
-
-fn deployment(value: &Value) -> ObjectRef {
-    object("/apis/apps/v1", "deployments", "Deployment", value)
 }
 
 fn terminating(under: StuckKind, object: ObjectRef, value: &Value) -> Terminating {
@@ -289,6 +290,7 @@ fn terminating(under: StuckKind, object: ObjectRef, value: &Value) -> Terminatin
         contents: Vec::new(),
         others: 0,
         users: Vec::new(),
+        pods: Seen::Unknown("not looked at".into()),
     }
 }
 

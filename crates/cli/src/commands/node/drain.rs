@@ -40,6 +40,7 @@ pub(super) fn run(args: &Drain, output: &Output) -> Result<Exit, Failure> {
         ignore_daemonsets: args.ignore_daemonsets,
         delete_emptydir_data: args.delete_emptydir_data,
         force: args.force,
+        pod_selector: args.pod_selector.clone(),
         method: if args.disable_eviction { DrainMethod::Delete } else { DrainMethod::Evict },
         grace_period_seconds: u64::try_from(args.grace_period).ok(),
         timeout_seconds: Some(args.timeout).filter(|seconds| *seconds > 0),

@@ -1,7 +1,7 @@
 //! `ChangeObject`, `DeleteObject`, `WaitGone`, `WaitCondition`.
 
 use super::super::context::{Ctx, Polled, field, outputs};
-use super::{EVERY, get, list, saved, text};
+use super::{EVERY, fence, get, list, saved, text};
 use crate::error::StepError;
 use rekindle_model::event::Outputs;
 use rekindle_model::kube::{Change, ObjectRef, change};
@@ -30,6 +30,7 @@ pub(in super::super) async fn change(
     object: &ObjectRef,
     changes: &[Change],
 ) -> Result<Outputs, StepError> {
+    fence::before_taint(ctx, object, changes).await?;
     match edit(ctx, object, changes).await? {
         Edited::Gone if was_deleting(ctx)? => Ok(outputs! { "gone" => true, "saved" => saved::file(ctx) }),
         Edited::Gone => Err(StepError::Moved(format!("{object} is gone"))),

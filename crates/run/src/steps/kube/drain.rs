@@ -4,15 +4,20 @@
 //! of them every few seconds. Pods without a budget go side by side. The step is done when every pod is gone; a pod that
 //! does not go is left with the reason, never called done. Evicting again a pod that is going is harmless, so a resumed
 //! run begins anew.
+//!
+//! The pods were listed when the plan was made, before the nodes were cordoned: at the end the nodes are listed again, and
+//! what came in between is left too. It has no consent to go.
 
 use super::super::context::{Ctx, outputs};
+use super::newcomers::newcomers;
 use super::watch::Gone;
 use super::{list, text};
 use crate::error::StepError;
 use rekindle_model::event::{Event, Outputs, What};
 use rekindle_model::kube::ObjectRef;
-use rekindle_model::kube::nodes::{DrainMethod, DrainPod, Fate};
+use rekindle_model::kube::nodes::{DrainMethod, DrainPod, DrainScope, Fate, Pod};
 use rekindle_world::cluster::{Cluster, ClusterError, Method, Sent};
+use rekindle_world::objects::pods;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -49,10 +54,10 @@ struct Draining<'a> {
 pub(in super::super) async fn drain(
     ctx: &Ctx<'_>,
     pods: &[DrainPod],
+    scope: &DrainScope,
     method: DrainMethod,
     grace_period_seconds: Option<u64>,
-    timeout_seconds: Option<u64>,
-    stall_seconds: u64,
+    (timeout_seconds, stall_seconds): (Option<u64>, u64),
 ) -> Result<Outputs, StepError> {
     let cluster = ctx.cluster()?;
     let leaving: Vec<&DrainPod> = pods.iter().filter(|pod| pod.fate != Fate::Stays).collect();
@@ -73,22 +78,34 @@ pub(in super::super) async fn drain(
         total: leaving.len() as u64,
     };
     let working = lines(&leaving).into_iter().map(|line| draining.line(line));
-    let left: Vec<Left> = futures::future::join_all(working).await.into_iter().flatten().collect();
+    let mut left: Vec<Left> = futures::future::join_all(working).await.into_iter().flatten().collect();
+    let mut of = leaving.len();
+    if left.is_empty() {
+        let names: Vec<&str> = scope.nodes.iter().map(String::as_str).collect();
+        let found = pods::on(cluster, &names, scope.pod_selector.as_deref()).await?;
+        left = newcomers(&found, pods, scope).map(Left::came).collect();
+        of += left.len();
+    }
     if left.is_empty() {
         return Ok(outputs! { "gone" => leaving.len() });
     }
     let told = left.iter().map(|left| format!("{}: {}", left.pod.full_name(), left.why));
-    Err(StepError::PodsLeft {
-        left: left.len(),
-        of: leaving.len(),
-        told: told.collect::<Vec<_>>().join("; "),
-    })
+    Err(StepError::PodsLeft { left: left.len(), of, told: told.collect::<Vec<_>>().join("; ") })
 }
 
 /// A pod that did not go.
 struct Left {
     pod: ObjectRef,
     why: String,
+}
+
+impl Left {
+    fn came(pod: &Pod) -> Self {
+        let node = &pod.node;
+        let why =
+            format!("it came to {node} after the plan was made; drain again: `rekindle node drain {node}`");
+        Self { pod: pod.object.clone(), why }
+    }
 }
 
 /// What came of asking for an eviction.

@@ -6,6 +6,7 @@
 pub(super) mod change;
 pub(super) mod drain;
 pub(super) mod fence;
+mod newcomers;
 pub(super) mod remains;
 mod saved;
 mod watch;
