@@ -72,7 +72,12 @@ pub async fn backup(cluster: &Cluster, facts: ClusterFacts, request: Request) ->
     found.problems.extend(kinds.silent.iter().map(|version| Problem {
         what: version.clone(),
         why: "its API server does not answer: its kinds are not known".into(),
+        ..Problem::default()
     }));
+    for kind in kinds.list_only().into_iter().filter(|kind| job.selection.wants_kind(kind)) {
+        let why = policy::kind_left_out(&kind).unwrap_or(policy::LIST_ONLY);
+        found.left_out.insert((kind.name(), why), None);
+    }
     found.problems.sort_by(|a, b| a.what.cmp(&b.what));
     let left_out = found.left_out.iter().map(|((what, reason), objects)| LeftOut {
         what: what.clone(),
@@ -92,6 +97,7 @@ pub async fn backup(cluster: &Cluster, facts: ClusterFacts, request: Request) ->
         kinds: listed,
         left_out: left_out.collect(),
         problems: found.problems,
+        previous: None,
         sums_sha256: String::new(),
     };
     let finish = tokio::task::spawn_blocking(move || state.writer.finish(index));
@@ -192,7 +198,12 @@ impl Job {
 
     fn problem(&self, kind: &Kind, namespace: &str, why: String) {
         let place = if namespace.is_empty() { String::new() } else { format!(" in {namespace}") };
-        self.state.found().problems.push(Problem { what: format!("{}{place}", kind.name()), why });
+        self.state.found().problems.push(Problem {
+            what: format!("{}{place}", kind.name()),
+            why,
+            of: Some(kind.clone()),
+            namespace: namespace.to_owned(),
+        });
     }
 
     /// Reads the objects of a kind at one revision; begins anew when that was compacted away before the end.

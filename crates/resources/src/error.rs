@@ -81,9 +81,29 @@ pub enum Error {
         /// The run's folder.
         path: Utf8PathBuf,
     },
+    /// Another process writes a backup into the same folder.
+    #[error("process {pid} is writing a backup into {path}")]
+    BeingWritten {
+        /// The folder.
+        path: Utf8PathBuf,
+        /// Its id.
+        pid: String,
+    },
     /// A task of this process ended early.
     #[error("a part of the work was cut short")]
     CutShort(#[source] tokio::task::JoinError),
+}
+
+/// Why the API server refused an object, for a report. What is wrong with a field it tells with its value: a Secret's stays
+/// out of it.
+pub(crate) fn refusal(error: &ClusterError, secret: bool) -> String {
+    match error {
+        ClusterError::Refused { status, reason, .. } if secret => {
+            format!("{status} {reason} (the message is withheld: it may quote the Secret)")
+        }
+        ClusterError::Refused { message, .. } => message.chars().take(1000).collect(),
+        other => other.to_string(),
+    }
 }
 
 impl Error {

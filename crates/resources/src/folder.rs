@@ -5,15 +5,17 @@
 //! resources/SHA256SUMS       a line for each object, as `sha256sum -c` reads them
 //! resources/cluster/KIND/NAME.yaml
 //! resources/namespaces/NAMESPACE/KIND/NAME.yaml       Secrets: NAME.yaml.age
+//! resources.previous/        an earlier backup, where the one in `resources` could not read what that one has
 //! .new/                      a backup being written, or what is left of a killed one
+//! .lock                      locked while a backup is written
 //! ```
 //!
 //! What else lies in the folder (`.git`) stays.
 
 use crate::error::{Error, Result};
 use crate::index::Index;
-use crate::paths::hex;
-use crate::yaml;
+use crate::paths::{self, hex};
+use crate::{placing, yaml};
 use camino::{Utf8Path, Utf8PathBuf};
 use rekindle_vault::{Identities, Recipients};
 use serde_json::Value;
@@ -27,7 +29,8 @@ use std::sync::{Arc, Mutex};
 pub(crate) const INDEX: &str = "index.json";
 pub(crate) const SUMS: &str = "SHA256SUMS";
 pub(crate) const HERE: &str = "resources";
-const NEW: &str = ".new";
+pub(crate) const PREVIOUS: &str = "resources.previous";
+pub(crate) const NEW: &str = ".new";
 /// Ending of an encrypted file.
 pub(crate) const SEALED: &str = ".age";
 /// An object has at most 1.5 MiB in etcd; as YAML it has more bytes, but not tenfold.
@@ -43,6 +46,8 @@ pub(crate) struct Writer {
     recipients: Option<Recipients>,
     made: Mutex<HashSet<Utf8PathBuf>>,
     sums: Mutex<BTreeMap<String, [u8; 32]>>,
+    /// Held until the backup is in its place.
+    _turn: File,
 }
 
 impl Writer {
@@ -50,12 +55,16 @@ impl Writer {
     /// one is complete). Other files beside it, such as `.git`, stay.
     pub(crate) fn begin(folder: &Utf8Path, recipients: Option<Recipients>) -> Result<Self> {
         make_dir(folder)?;
+        let turn = placing::take_turn(folder)?;
         let (here, new) = (folder.join(HERE), folder.join(NEW));
         if here.exists() && !here.join(INDEX).exists() {
             return Err(Error::folder(
                 &here,
                 format!("has no {INDEX}: it is no backup, and would be replaced"),
             ));
+        }
+        if new.join(INDEX).exists() && here.exists() {
+            placing::settle(folder)?; // cut off when only that was left to do
         }
         remove_tree(&new)?;
         make_dir(&new)?;
@@ -65,6 +74,7 @@ impl Writer {
             recipients,
             made: Mutex::default(),
             sums: Mutex::default(),
+            _turn: turn,
         })
     }
 
@@ -90,8 +100,9 @@ impl Writer {
     pub(crate) fn forget(&self, kind: &str, namespace: &str) -> Result<()> {
         let mut sums = lock(&self.sums);
         let is_of = |path: &str| {
-            let mut parts = path.rsplit('/').skip(1);
-            parts.next() == Some(kind) && (namespace.is_empty() || parts.next() == Some(namespace))
+            paths::parse(path).is_some_and(|place| {
+                place.kind == kind && (namespace.is_empty() || place.namespace == namespace)
+            })
         };
         for path in sums.keys().filter(|path| is_of(path)) {
             let path = self.new.join(path);
@@ -101,7 +112,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Syncs everything, writes the list and the index, and puts the backup in the place of an earlier one.
+    /// Syncs everything, writes the list and the index, and puts the backup in the place of an earlier one. That one stays
+    /// beside it if this one is partial and lacks what it has.
     pub(crate) fn finish(self, mut index: Index) -> Result<Index> {
         let sums = self.sums.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut text = String::new();
@@ -112,6 +124,7 @@ impl Writer {
             text.push('\n');
         }
         index.objects = sums.len() as u64;
+        index.previous = placing::kept_beside(&self.folder, &index);
         index.sums_sha256 = hex(&Sha256::digest(text.as_bytes()));
         write_synced(&self.new.join(SUMS), text.as_bytes())?;
         sync_file_system(&self.new)?;
@@ -123,7 +136,7 @@ impl Writer {
         write_synced(&aside, &json)?;
         rename(&aside, &path)?;
         sync_dir(&self.new)?;
-        put_in_place(&self.folder)?;
+        placing::put_in_place(&self.folder)?;
         Ok(index)
     }
 
@@ -138,20 +151,6 @@ impl Writer {
     }
 }
 
-/// Gives the finished backup its name. An earlier one is exchanged for it in one step, and only then removed.
-fn put_in_place(folder: &Utf8Path) -> Result<()> {
-    use rustix::fs::{CWD, RenameFlags, renameat_with};
-    let (here, new) = (folder.join(HERE), folder.join(NEW));
-    if here.exists() {
-        renameat_with(CWD, new.as_std_path(), CWD, here.as_std_path(), RenameFlags::EXCHANGE)
-            .map_err(|errno| Error::local("put the new backup in the place of", &here)(errno.into()))?;
-        sync_dir(folder)?;
-        return remove_tree(&new);
-    }
-    std::fs::rename(&new, &here).map_err(Error::local("make", &here))?;
-    sync_dir(folder)
-}
-
 /// A backup that is read.
 pub struct Folder {
     root: Utf8PathBuf,
@@ -163,12 +162,13 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Opens a backup. `identities` read its Secrets; `accept_edited`: files that were changed by hand count, too.
+    /// Opens a backup: the one in `resources` of this folder, or the one that this folder is (`resources.previous`).
+    /// `identities` read its Secrets; `accept_edited`: files that were changed by hand count, too.
     ///
     /// # Errors
     /// [`Error::Folder`] when it is none, or its list of files is not the one it was written with.
     pub fn open(folder: &Utf8Path, identities: Option<Arc<Identities>>, accept_edited: bool) -> Result<Self> {
-        let root = folder.join(HERE);
+        let root = if folder.join(INDEX).exists() { folder.to_owned() } else { folder.join(HERE) };
         let path = root.join(INDEX);
         if !path.exists() {
             let why = if folder.join(NEW).exists() { "a backup into it was cut off" } else { "no backup" };
@@ -260,7 +260,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-fn read_bounded(path: &Utf8Path, max_bytes: u64) -> Result<Vec<u8>> {
+pub(crate) fn read_bounded(path: &Utf8Path, max_bytes: u64) -> Result<Vec<u8>> {
     let read = || {
         let mut content = Vec::new();
         File::open(path)?.take(max_bytes + 1).read_to_end(&mut content)?;
@@ -286,14 +286,14 @@ fn rename(from: &Utf8Path, to: &Utf8Path) -> Result<()> {
     std::fs::rename(from, to).map_err(Error::local("make", to))
 }
 
-fn remove_tree(path: &Utf8Path) -> Result<()> {
+pub(crate) fn remove_tree(path: &Utf8Path) -> Result<()> {
     match std::fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::local("remove", path)(error)),
         _ => Ok(()),
     }
 }
 
-fn sync_dir(path: &Utf8Path) -> Result<()> {
+pub(crate) fn sync_dir(path: &Utf8Path) -> Result<()> {
     File::open(path).and_then(|dir| dir.sync_all()).map_err(Error::local("sync", path))
 }
 
@@ -317,7 +317,7 @@ pub(crate) mod tests {
         writer.finish(index()).unwrap();
     }
 
-    fn index() -> Index {
+    pub(crate) fn index() -> Index {
         serde_json::from_value(json!({
             "apiVersion": rekindle_model::API_VERSION, "kind": "ResourceBackup", "program": "test", "startedMs": 0, "endedMs": 0,
             "cluster": {"uid": null, "server": "", "version": "", "provider": null}, "selection": {}, "recipients": [],
@@ -326,7 +326,7 @@ pub(crate) mod tests {
         .unwrap()
     }
 
-    fn map(text: &str) -> Value {
+    pub(crate) fn map(text: &str) -> Value {
         json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"text": text}})
     }
 

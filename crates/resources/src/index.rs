@@ -40,6 +40,9 @@ pub struct Index {
     pub left_out: Vec<LeftOut>,
     /// What could not be read. Not empty: the backup is partial.
     pub problems: Vec<Problem>,
+    /// Folder beside this one with an earlier backup, which has what this one could not read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<String>,
     /// SHA-256 of the file `SHA256SUMS`, which has a line for each object.
     pub sums_sha256: String,
 }
@@ -106,11 +109,17 @@ pub struct LeftOut {
 }
 
 /// Something that could not be read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Problem {
-    /// `resource.group`, with its namespace where only that one failed.
+    /// `resource.group`, with its namespace where only that one failed; or `group/version` whose kinds are not known.
     pub what: String,
     /// Why not.
     pub why: String,
+    /// The kind, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<Kind>,
+    /// The namespace, where only that one failed; else empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
 }

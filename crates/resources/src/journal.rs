@@ -316,10 +316,10 @@ fn read_journal(path: &Utf8Path) -> Result<Read> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn request() -> Request {
+    pub(crate) fn request() -> Request {
         Request {
             folder: "/backup".into(),
             digest: "d".into(),

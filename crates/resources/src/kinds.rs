@@ -72,6 +72,10 @@ impl Kind {
         format!("{}/{}", self.collection(namespace), encoded(name))
     }
 
+    fn can(&self, verb: &str) -> bool {
+        self.verbs.iter().any(|v| v == verb)
+    }
+
     /// Whether a person means it by `text`: resource, kind, singular or short name, any of them with the group behind a
     /// dot, or `*.GROUP`.
     #[must_use]
@@ -153,13 +157,17 @@ impl Kinds {
         }
     }
 
-    /// Each kind that can be listed, once: in the preferred version of its group, or in the first that has it.
+    /// Each kind that can be listed and read, once: in the preferred version of its group, or in the first that has it.
     #[must_use]
     pub fn listable(&self) -> Vec<Kind> {
-        let mut seen = BTreeSet::new();
-        let can = |kind: &Kind, verb: &str| kind.verbs.iter().any(|v| v == verb);
-        let listable = self.all.iter().filter(|kind| can(kind, "list") && can(kind, "get"));
-        listable.filter(|kind| seen.insert((&kind.group, &kind.resource))).cloned().collect()
+        once(self.all.iter().filter(|kind| kind.can("list") && kind.can("get")))
+    }
+
+    /// Each kind that can be listed, but not read, in no version of its group.
+    pub(crate) fn list_only(&self) -> Vec<Kind> {
+        let listable = self.listable();
+        let is_listable = |kind: &Kind| listable.iter().any(|l| l.name() == kind.name());
+        once(self.all.iter().filter(|kind| kind.can("list") && !is_listable(kind)))
     }
 
     /// The kind of an object by its `apiVersion` and `kind`.
@@ -174,6 +182,11 @@ impl Kinds {
     pub fn of_group(&self, group: &str, kind: &str) -> Option<&Kind> {
         self.all.iter().find(|k| k.group == group && k.kind == kind)
     }
+}
+
+fn once<'a>(kinds: impl Iterator<Item = &'a Kind>) -> Vec<Kind> {
+    let mut seen = BTreeSet::new();
+    kinds.filter(|kind| seen.insert((&kind.group, &kind.resource))).cloned().collect()
 }
 
 /// `apps/v1` -> `apps`, `v1`; `v1` -> ``, `v1`.
@@ -289,5 +302,21 @@ mod tests {
         assert_eq!(names, ["A v1", "B v1beta1"]);
         assert_eq!(kinds.of("x.io/v1beta1", "A").unwrap().version, "v1beta1");
         assert!(kinds.of("x.io/v2", "A").is_none());
+    }
+
+    // An aggregated API server lists a kind whose objects it gives to nobody: it is known, not just missing.
+    #[test]
+    fn a_kind_that_can_only_be_listed_is_told() {
+        let mut kinds = Kinds::default();
+        for (resource, verbs) in [("as", vec!["list", "get"]), ("bs", vec!["list"]), ("cs", vec!["create"])] {
+            for version in ["v1", "v1beta1"] {
+                let mut kind = for_tests("x.io", version, "X", resource, true);
+                kind.verbs = verbs.iter().map(|verb| (*verb).to_owned()).collect();
+                kinds.all.push(kind);
+            }
+        }
+        let names = |kinds: Vec<Kind>| kinds.iter().map(Kind::name).collect::<Vec<_>>();
+        assert_eq!(names(kinds.listable()), ["as.x.io"]);
+        assert_eq!(names(kinds.list_only()), ["bs.x.io"]);
     }
 }

@@ -11,6 +11,8 @@ pub mod changes;
 mod clean;
 mod compare;
 mod error;
+#[cfg(test)]
+mod fake;
 pub mod folder;
 pub mod index;
 pub mod journal;
@@ -19,6 +21,7 @@ mod list;
 mod order;
 mod owners;
 mod paths;
+mod placing;
 pub mod plan;
 pub mod policy;
 mod prepare;

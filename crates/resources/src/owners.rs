@@ -6,14 +6,14 @@
 use crate::error::{Error, Result};
 use crate::folder::SEALED;
 use crate::journal::{Outcome, Run};
-use crate::kinds::split;
+use crate::kinds::{Kind, Kinds, split};
 use crate::list::patiently;
-use crate::paths;
-use crate::plan::{Entry, Plan};
+use crate::paths::{self, Place};
+use crate::plan::{Action, Entry, Plan};
 use http::Method;
 use rekindle_world::cluster::{Cluster, Sent};
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 /// UIDs of what is restored, and of other owners that were asked for.
@@ -34,12 +34,13 @@ enum State {
 
 impl Owners {
     pub(crate) fn new(plan: &Plan, run: &Run) -> Self {
-        let state = |entry: &Entry| match (&entry.uid, run.done.get(&entry.path).and_then(|d| d.uid.clone()))
-        {
+        // what failed is tried again, and may get another
+        let done = |entry: &Entry| run.done.get(&entry.path).filter(|done| done.result != Outcome::Failed);
+        let state = |entry: &Entry| match (&entry.uid, done(entry).and_then(|done| done.uid.clone())) {
             (_, Some(uid)) => State::Is(uid),
             (None, None) => State::Waited,
             // recreated ones get another
-            (Some(_), None) if entry.action == crate::plan::Action::Recreate => State::Waited,
+            (Some(_), None) if entry.action == Action::Recreate => State::Waited,
             (Some(uid), None) => State::Is(uid.clone()),
         };
         let restored = plan.entries.iter().map(|entry| (plain(&entry.path).to_owned(), state(entry)));
@@ -97,10 +98,8 @@ impl Owners {
         name: &str,
     ) -> Result<State> {
         let (group, _) = split(api_version);
-        let of = plan.kinds.iter().find(|k| k.group == group && k.kind == kind);
-        if let Some(of) = of {
-            let namespace = if of.namespaced { &entry.place.namespace } else { "" };
-            let known = lock(&self.restored).get(&paths::of(of, namespace, name)).cloned();
+        if let Some(path) = path_of(&plan.kinds, &entry.place, api_version, kind, name) {
+            let known = lock(&self.restored).get(&path).cloned();
             if let Some(state) = known {
                 return Ok(state);
             }
@@ -129,10 +128,100 @@ impl Owners {
     }
 }
 
+/// Path in the backup, without `.age`, of an owner of what lies in this place; none when its kind is not in the backup.
+fn path_of(kinds: &[Kind], place: &Place, api_version: &str, kind: &str, name: &str) -> Option<String> {
+    let of = kinds.iter().find(|k| k.group == split(api_version).0 && k.kind == kind)?;
+    Some(paths::of(of, if of.namespaced { &place.namespace } else { "" }, name))
+}
+
+/// What is as it should be loses its owner when that is deleted to be made anew: it is updated, so that it has the new one.
+pub(crate) fn follow(kinds: &[Kind], entries: &mut [Entry]) {
+    let anew = entries.iter().filter(|entry| entry.action == Action::Recreate);
+    let anew: HashSet<String> = anew.map(|entry| plain(&entry.path).to_owned()).collect();
+    for entry in entries.iter_mut().filter(|entry| entry.action == Action::Unchanged) {
+        let is_anew = |owner: &Value| {
+            let text = |field: &str| owner.get(field).and_then(Value::as_str).unwrap_or_default();
+            let path = path_of(kinds, &entry.place, text("apiVersion"), text("kind"), text("name"));
+            path.is_some_and(|path| anew.contains(&path))
+        };
+        if entry.owners.iter().any(is_anew) {
+            entry.action = Action::Update;
+            entry.places = vec!["~/metadata/ownerReferences".to_owned()];
+        }
+    }
+}
+
+/// Gives the references of an object that is put back the UIDs that its owners have by now; one to an owner that is gone
+/// goes, too: the garbage collector would delete the object.
+pub(crate) async fn renew(
+    cluster: &Cluster,
+    kinds: &Kinds,
+    namespace: &str,
+    object: &mut Value,
+) -> Result<()> {
+    let owners = object.pointer_mut("/metadata/ownerReferences").and_then(Value::as_array_mut);
+    let Some(owners) = owners else { return Ok(()) };
+    let mut kept = Vec::new();
+    for mut owner in std::mem::take(owners) {
+        let text = |field: &str| owner.get(field).and_then(Value::as_str).unwrap_or_default();
+        let of = kinds.of_group(split(text("apiVersion")).0, text("kind"));
+        let Some(path) = of.map(|of| of.object(namespace, text("name"))) else { continue };
+        let asked = patiently(|| cluster.get(&path)).await;
+        let is = asked.map_err(Error::cluster(format!("ask for the owner {path}")))?;
+        let uid = is.as_ref().and_then(|is| is.pointer("/metadata/uid")).cloned();
+        if let (Some(uid), Some(fields)) = (uid, owner.as_object_mut()) {
+            fields.insert("uid".into(), uid);
+            kept.push(owner);
+        }
+    }
+    *owners = kept;
+    Ok(())
+}
+
 fn plain(path: &str) -> &str {
     path.strip_suffix(SEALED).unwrap_or(path)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::for_tests;
+    use serde_json::json;
+
+    // A shelf is deleted and made anew; the API server takes it off its items, which were as they should be. They are given
+    // the new one.
+    #[test]
+    fn what_an_owner_made_anew_owns_follows_it() {
+        let kinds = [
+            for_tests("x.io", "v1", "Shelf", "shelves", true),
+            for_tests("", "v1", "ConfigMap", "configmaps", true),
+        ];
+        let entry = |path: &str, action, owner: Option<&str>| Entry {
+            path: path.into(),
+            place: paths::parse(path).unwrap(),
+            kind: 0,
+            needed: false,
+            action,
+            uid: Some("u".into()),
+            places: Vec::new(),
+            owners: owner
+                .map(|name| json!({"apiVersion": "x.io/v1", "kind": "Shelf", "name": name}))
+                .into_iter()
+                .collect(),
+        };
+        let mut entries = [
+            entry("namespaces/shop/shelves.x.io/front.yaml", Action::Recreate, None),
+            entry("namespaces/shop/configmaps/items.yaml", Action::Unchanged, Some("front")),
+            entry("namespaces/shop/configmaps/others.yaml", Action::Unchanged, Some("back")),
+            entry("namespaces/back/configmaps/items.yaml", Action::Unchanged, Some("front")),
+        ];
+        follow(&kinds, &mut entries);
+        let actions = entries.each_ref().map(|entry| entry.action);
+        assert_eq!(actions, [Action::Recreate, Action::Update, Action::Unchanged, Action::Unchanged]);
+        assert_eq!(entries[1].places, ["~/metadata/ownerReferences"]);
+    }
 }

@@ -9,6 +9,7 @@ use crate::index::ClusterFacts;
 use crate::kinds::{Kind, Kinds};
 use crate::list::{Query, Work};
 use crate::order::{self, Wave};
+use crate::owners;
 use crate::paths::{self, Place};
 use crate::prepare::{self, Surroundings};
 use crate::select::{self, Selection};
@@ -89,6 +90,8 @@ pub(crate) struct Entry {
     pub(crate) uid: Option<String>,
     /// Where it differs, or why it can't be restored.
     pub(crate) places: Vec<String>,
+    /// Its owner references, where it is as it should be.
+    pub(crate) owners: Vec<Value>,
 }
 
 /// What would be done.
@@ -123,6 +126,8 @@ impl Plan {
         let mut plan =
             Self { cluster: facts, choices, kinds, target, entries, around: Surroundings::default() };
         plan.around.volumes = plan.volumes(cluster, &folder).await?;
+        let uid = &folder.index.cluster.uid;
+        plan.around.is_other = uid.is_none() || *uid != plan.cluster.uid;
         plan.compare(cluster, folder).await?;
         let waves: Vec<Wave> = plan.kinds.iter().map(order::wave).collect();
         plan.entries.sort_by(|a, b| {
@@ -206,6 +211,7 @@ impl Plan {
         })?;
         let inner = |entry: Mutex<Entry>| entry.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.entries = shared.entries.into_iter().map(inner).collect();
+        owners::follow(&self.kinds, &mut self.entries);
         Ok(())
     }
 }
@@ -274,13 +280,17 @@ fn compare_object(
         let place = &entry.place;
         shared.choices.changes.apply(kind, &place.namespace, &place.name, &mut object)?;
         prepare::detach(kind, &mut object, &shared.around);
-        Ok(differing(kind, &object, is))
+        let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+        Ok((owners.cloned().unwrap_or_default(), differing(kind, &object, is)))
     });
     entry.uid = Some(uid);
     match found {
         Err(why) => (entry.action, entry.places) = (Action::Impossible, vec![why]),
-        Ok(places) if places.is_empty() || entry.needed => entry.action = Action::Unchanged,
-        Ok(places) => {
+        Ok(_) if entry.needed => entry.action = Action::Unchanged,
+        Ok((owners, places)) if places.is_empty() => {
+            (entry.action, entry.owners) = (Action::Unchanged, owners);
+        }
+        Ok((_, places)) => {
             entry.action = of_existing(kind, &entry.place, shared.choices.existing);
             entry.places = places;
         }
@@ -333,6 +343,7 @@ fn select_entries(folder: &Folder, kinds: &[Kind], target: &Kinds, choices: &Cho
             action: Action::Create,
             uid: None,
             places: Vec::new(),
+            owners: Vec::new(),
             place,
         };
         let is_wanted = selection.wants_kind(kind) && of_place;
@@ -359,7 +370,7 @@ fn select_entries(folder: &Folder, kinds: &[Kind], target: &Kinds, choices: &Cho
 const CRDS: &str = "customresourcedefinitions.apiextensions.k8s.io";
 
 fn has_crd(folder: &Folder, kind: &Kind) -> bool {
-    folder.has(&format!("cluster/{CRDS}/{}.yaml", kind.name()))
+    folder.has(&paths::at(CRDS, "", &kind.name()))
 }
 
 /// Adds the Namespaces of what is asked for, the volumes of its claims, and the CustomResourceDefinitions of kinds that the

@@ -22,6 +22,10 @@ const KINDS: &[(&str, &str)] = &[
     ("storageversions.internal.apiserver.k8s.io", "written by API servers that run now"),
 ];
 
+/// Why kinds are not kept that have `list`, but no `get`.
+pub(crate) const LIST_ONLY: &str =
+    "its server lists it, but gives no single object: none could be compared or put back";
+
 /// Groups that are computed by their API server, not stored.
 const COMPUTED_GROUPS: &[&str] = &["metrics.k8s.io", "custom.metrics.k8s.io", "external.metrics.k8s.io"];
 

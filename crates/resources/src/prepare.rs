@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 pub(crate) struct Surroundings {
     /// PersistentVolumes that are there or will be, with the claim (`NAMESPACE/NAME`) that each is for.
     pub(crate) volumes: BTreeMap<String, Option<String>>,
+    /// It is not known to be the cluster that the backup is of: that one may use the same disks.
+    pub(crate) is_other: bool,
 }
 
 /// The claim that a volume is for: `NAMESPACE/NAME`.
@@ -47,6 +49,7 @@ pub(crate) fn detach(kind: &Kind, object: &mut Value, around: &Surroundings) -> 
                 remove(object, "/spec/claimRef", field);
             }
             remove(object, "/metadata/annotations", "pv.kubernetes.io/bound-by-controller");
+            notes.extend(around.is_other.then(|| retained(object)).flatten());
         }
         "persistentvolumeclaims" => {
             for name in ["bind-completed", "bound-by-controller"] {
@@ -85,6 +88,22 @@ pub(crate) fn detach(kind: &Kind, object: &mut Value, around: &Surroundings) -> 
         _ => {}
     }
     notes
+}
+
+/// Keeps a volume from taking its disk along when its claim goes: in the other cluster it may be in use.
+fn retained(object: &mut Value) -> Option<String> {
+    let spec = object.pointer_mut("/spec").and_then(Value::as_object_mut)?;
+    let was = spec.insert("persistentVolumeReclaimPolicy".into(), "Retain".into());
+    // a volume without a policy is retained
+    let was = was.as_ref().and_then(Value::as_str).filter(|was| *was != "Retain")?;
+    Some(format!("its reclaim policy is Retain, not {was}: the cluster of the backup may use the same disk"))
+}
+
+/// Takes off what an object has from the API server that it was read from, so that it can be made again.
+pub(crate) fn without_identity(object: &mut Value) {
+    for field in ["resourceVersion", "uid"] {
+        remove(object, "/metadata", field);
+    }
 }
 
 /// Leaves out what may differ between an object and what was restored from it: names and numbers that a cluster gives out,
@@ -159,8 +178,10 @@ mod tests {
             "metadata": {"namespace": "shop", "name": "data", "annotations": {"pv.kubernetes.io/bind-completed": "yes"}},
             "spec": {"volumeName": "pv-1"},
         });
-        let around =
-            |claim: Option<&str>| Surroundings { volumes: [("pv-1".into(), claim.map(Into::into))].into() };
+        let around = |claim: Option<&str>| Surroundings {
+            volumes: [("pv-1".into(), claim.map(Into::into))].into(),
+            is_other: false,
+        };
         for around in [around(None), around(Some("shop/data"))] {
             let mut kept = object.clone();
             assert!(detach(&kind, &mut kept, &around).is_empty());
@@ -175,6 +196,23 @@ mod tests {
             assert!(notes[0].contains("pv-1"), "{notes:?}");
             assert_eq!(lost["spec"], json!({}));
         }
+    }
+
+    // A second cluster is made from the backup of one that lives, for a test; the test is over and its claims are deleted.
+    // The disks are the first one's: they stay.
+    #[test]
+    fn another_cluster_does_not_delete_disks() {
+        let kind = for_tests("", "v1", "PersistentVolume", "persistentvolumes", false);
+        let volume = |policy: &str| json!({"spec": {"persistentVolumeReclaimPolicy": policy}});
+        let other = Surroundings { is_other: true, ..Surroundings::default() };
+        let mut kept = volume("Delete");
+        let notes = detach(&kind, &mut kept, &other);
+        assert!(notes[0].contains("not Delete"), "{notes:?}");
+        assert_eq!(kept, volume("Retain"));
+        assert!(detach(&kind, &mut kept, &other).is_empty());
+        let mut same = volume("Delete");
+        assert!(detach(&kind, &mut same, &Surroundings::default()).is_empty());
+        assert_eq!(same, volume("Delete"));
     }
 
     #[test]

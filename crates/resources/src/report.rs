@@ -1,7 +1,7 @@
 //! What would be done, and what was.
 
 use crate::folder::Folder;
-use crate::index::ClusterFacts;
+use crate::index::{ClusterFacts, Problem};
 use crate::journal::{Done, Outcome, Run};
 use crate::paths;
 use crate::plan::{Action, Choices, Plan};
@@ -20,15 +20,19 @@ pub struct BackupFacts {
     pub taken_ms: i64,
     /// SHA-256 of its list of files.
     pub digest: String,
+    /// What is asked for here, and could not be read when the backup was taken.
+    pub problems: Vec<Problem>,
 }
 
 impl BackupFacts {
-    fn new(folder: &Folder) -> Self {
+    fn new(folder: &Folder, choices: &Choices) -> Self {
         let index = &folder.index;
+        let problems = index.problems.iter().filter(|problem| choices.selection.lacks(problem));
         Self {
             cluster: index.cluster.clone(),
             taken_ms: index.started_ms,
             digest: folder.digest().to_owned(),
+            problems: problems.cloned().collect(),
         }
     }
 }
@@ -88,7 +92,7 @@ impl DiffReport {
         Self {
             api_version: API_VERSION,
             kind: "ResourceDiff",
-            backup: BackupFacts::new(folder),
+            backup: BackupFacts::new(folder, &plan.choices),
             cluster: plan.cluster.clone(),
             choices: plan.choices.clone(),
             counts: plan.counts(),
@@ -160,7 +164,7 @@ impl RestoreReport {
             kind: "ResourceRestore",
             run: run.id().to_owned(),
             folder: run.dir().to_string(),
-            backup: BackupFacts::new(folder),
+            backup: BackupFacts::new(folder, &plan.choices),
             cluster: plan.cluster.clone(),
             started_ms,
             ended_ms: crate::backup::now_ms(),
@@ -169,7 +173,13 @@ impl RestoreReport {
         }
     }
 
-    /// Whether everything that should be restored is.
+    /// Whether everything that was asked for could be read when the backup was taken.
+    #[must_use]
+    pub fn is_of_whole(&self) -> bool {
+        self.backup.problems.is_empty()
+    }
+
+    /// Whether everything of the backup that should be restored is.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         !self.counts.contains_key(&Outcome::Failed)

@@ -202,7 +202,10 @@ impl Restorer<'_> {
                 self.conclude(at, result, uid, before, notes)?;
                 Ok(Try::Concluded)
             }
-            Err(error) if error.is_for_good => conclude(Outcome::Failed, vec![error.why]),
+            Err(error) if error.is_for_good => {
+                self.conclude(at, Outcome::Failed, error.uid, None, vec![error.why])?;
+                Ok(Try::Concluded)
+            }
             Err(error) => Ok(Try::Later(error.why)),
         }
     }

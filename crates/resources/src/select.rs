@@ -1,7 +1,8 @@
 //! Which objects are meant: by namespace, kind and label.
 
 use crate::error::{Error, Result};
-use crate::kinds::Kind;
+use crate::index::Problem;
+use crate::kinds::{Kind, split};
 use kube::core::{Expression, Selector, SelectorExt as _};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -65,6 +66,27 @@ impl Selection {
             (true, false) => true,
             (false, _) => self.wants_namespace(namespace),
         }
+    }
+
+    /// Whether something that is asked for may be missing because this could not be read.
+    #[must_use]
+    pub fn lacks(&self, problem: &Problem) -> bool {
+        // what comes along with namespaces
+        const NEEDED: [&str; 3] =
+            ["namespaces", "persistentvolumes", "customresourcedefinitions.apiextensions.k8s.io"];
+        let Some(kind) = &problem.of else {
+            if !problem.what.contains('/') {
+                return true; // as an earlier version wrote it
+            }
+            // `group/version`, of which no kind is known
+            let group = format!(".{}", split(&problem.what).0);
+            let names = |list: &[String]| list.iter().any(|name| name.to_ascii_lowercase().ends_with(&group));
+            let is_excluded = self.exclude.iter().any(|name| *name == format!("*{group}"));
+            return (self.include.is_empty() || names(&self.include)) && !is_excluded;
+        };
+        let has_place = kind.namespaced || !self.is_of_namespaces() || NEEDED.contains(&kind.name().as_str());
+        let is_of_place = problem.namespace.is_empty() || self.wants_namespace(&problem.namespace);
+        self.wants_kind(kind) && has_place && is_of_place
     }
 
     /// What is asked for in words; empty: everything. The same words are the same selection.
@@ -161,6 +183,34 @@ mod tests {
     use super::*;
     use crate::kinds::for_tests;
     use serde_json::json;
+
+    // A backup is partial for who asks for what it lacks, and whole for all others.
+    #[test]
+    fn what_a_backup_lacks_counts_for_who_asks_for_it() {
+        let things = for_tests("x.io", "v1", "Thing", "things", true);
+        let of = |kind: Option<&Kind>, namespace: &str, what: &str| Problem {
+            what: what.into(),
+            why: String::new(),
+            of: kind.cloned(),
+            namespace: namespace.into(),
+        };
+        let classes = for_tests("x.io", "v1", "Class", "classes", false);
+        let [kind, place, class] =
+            [of(Some(&things), "", ""), of(Some(&things), "shop", ""), of(Some(&classes), "", "")];
+        let silent = of(None, "", "y.io/v1");
+        let select = |namespaces: &[&str], include: &[&str], exclude: &[&str]| {
+            let [namespaces, include, exclude] =
+                [namespaces, include, exclude].map(|list| list.iter().map(|s| (*s).to_owned()).collect());
+            Selection { namespaces, include, exclude, ..Selection::default() }
+        };
+        let lacks = |selection: &Selection| [&kind, &place, &class, &silent].map(|p| selection.lacks(p));
+        assert_eq!(lacks(&Selection::default()), [true; 4]);
+        assert_eq!(lacks(&select(&["shop"], &[], &[])), [true, true, false, true]);
+        assert_eq!(lacks(&select(&["back"], &[], &[])), [true, false, false, true]);
+        assert_eq!(lacks(&select(&[], &["secrets"], &[])), [false; 4]);
+        assert_eq!(lacks(&select(&[], &["Thing", "as.y.io"], &[])), [true, true, false, true]);
+        assert_eq!(lacks(&select(&[], &[], &["things.x.io", "*.y.io"])), [false, false, true, false]);
+    }
 
     // The same text selects the same objects from a folder as kubectl selects from a cluster.
     #[test]

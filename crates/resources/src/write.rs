@@ -4,22 +4,24 @@
 //! server-side apply would change what is there. What is there is changed by server-side apply with the same manager.
 
 use crate::backup::is_secret;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, refusal};
 use crate::journal::{Outcome, Run};
 use crate::kinds::Kind;
-use crate::list::patiently;
+use crate::list::{is_passing, patiently};
+use crate::owners;
 use crate::plan::{Action, Entry, Plan, differing, of_existing};
 use crate::prepare;
 use crate::restore::may_help_later;
 use http::Method;
 use rekindle_world::cluster::{Cluster, ClusterError, Sent};
 use serde_json::{Value, json};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Name under which the API server keeps which fields were restored.
 const MANAGER: &str = "fieldManager=rekindle";
 /// How long a deleted object may take to be gone.
-const GONE_WITHIN: Duration = Duration::from_secs(30);
+pub(crate) const GONE_WITHIN: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 30 });
 
 /// One object on its way.
 pub(crate) struct Writing<'a> {
@@ -44,6 +46,8 @@ pub(crate) struct NotWritten {
     pub(crate) why: String,
     /// Trying again later does not help.
     pub(crate) is_for_good: bool,
+    /// UID of the object that is there all the same.
+    pub(crate) uid: Option<String>,
 }
 
 type Tried = std::result::Result<Written, NotWritten>;
@@ -83,7 +87,7 @@ impl Writing<'_> {
     async fn create(&self, object: Value, retried: bool) -> Result<Tried> {
         match self.post(object.clone()).await? {
             Err(error) if error.already_exists => {}
-            Err(error) => return Ok(Err(error.into())),
+            Err(error) => return Ok(Err(self.not_made(error).await?)),
             Ok((uid, mut notes)) => {
                 notes.extend(self.free_volume(&object, uid.as_deref()).await?);
                 // deleted by an earlier try, which did not come to making it anew
@@ -94,7 +98,8 @@ impl Writing<'_> {
         }
         // somebody was quicker: a controller, a person, or an earlier attempt of this run
         let Some(is) = self.live().await? else {
-            return Ok(Err(NotWritten { why: "it was there, and is gone again".into(), is_for_good: false }));
+            let why = "it was there, and is gone again".to_owned();
+            return Ok(Err(NotWritten { why, is_for_good: false, uid: None }));
         };
         let uid = uid_of(&is);
         let is_same = differing(self.kind, &object, is).is_empty();
@@ -147,7 +152,7 @@ impl Writing<'_> {
             }
             return Ok(match self.post(object).await? {
                 Ok((uid, notes)) => Ok(Written { result: Outcome::Recreated, uid, before, notes }),
-                Err(error) => Err(error.into()),
+                Err(error) => Err(self.not_made(error).await?),
             });
         }
         let path = format!("{}?{MANAGER}&force=true", self.path());
@@ -164,7 +169,35 @@ impl Writing<'_> {
         }
         Ok(match applied {
             Ok(is) => Ok(Written { result: Outcome::Updated, uid: uid_of(&is), before, notes }),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(self.not_written(error)),
+        })
+    }
+
+    fn not_written(&self, refused: Failed) -> NotWritten {
+        NotWritten { why: refused.why, is_for_good: refused.is_for_good, uid: self.entry.uid.clone() }
+    }
+
+    /// It could not be made. If it was deleted for that, it is put back as it was; tried no more then, so that what runs is
+    /// not deleted again and again.
+    async fn not_made(&self, refused: Failed) -> Result<NotWritten> {
+        let before = self.run.before(&self.entry.path).filter(|_| !refused.already_exists);
+        let Some(before) = before else { return Ok(self.not_written(refused)) };
+        let place = self.plan.choices.changes.target(&self.entry.place);
+        let mut kept = self.run.kept(before)?;
+        prepare::without_identity(&mut kept);
+        owners::renew(self.cluster, &self.plan.target, &place.namespace, &mut kept).await?;
+        let path = format!("{}?{MANAGER}", self.kind.collection(&place.namespace));
+        Ok(match self.send(&Method::POST, &path, Sent::Object(&kept)).await? {
+            Ok(is) => {
+                let why = format!("{}; it was deleted, and is put back as it was", refused.why);
+                NotWritten { why, is_for_good: true, uid: uid_of(&is) }
+            }
+            Err(error) => {
+                let (why, id) = (format!("{}; it is deleted", refused.why), self.run.id());
+                let hint = format!("`rekindle resources undo {id}` makes it as it was");
+                let why = format!("{why}, and could not be put back ({}): {hint}", error.why);
+                NotWritten { why, is_for_good: refused.is_for_good, uid: None }
+            }
         })
     }
 
@@ -174,7 +207,7 @@ impl Writing<'_> {
             "apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Orphan", "preconditions": {"uid": uid},
         });
         match self.send(&Method::DELETE, &self.path(), Sent::Object(&options)).await? {
-            Err(error) if error.status != Some(404) => return Ok(Err(error.into())),
+            Err(error) if error.status != Some(404) => return Ok(Err(self.not_written(error))),
             _ => {}
         }
         let deadline = tokio::time::Instant::now() + GONE_WITHIN;
@@ -185,7 +218,7 @@ impl Writing<'_> {
             }
             if tokio::time::Instant::now() > deadline {
                 let why = "it is being deleted, and a finalizer holds it".to_owned();
-                return Ok(Err(NotWritten { why, is_for_good: false }));
+                return Ok(Err(NotWritten { why, is_for_good: false, uid: uid.map(str::to_owned) }));
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -204,6 +237,11 @@ impl Writing<'_> {
                 Ok(made) => return Ok(Ok((uid_of(&made), notes))),
                 Err(error) => error,
             };
+            if error.already_exists && error.may_be_done {
+                // an answer was lost, not the request
+                let is = self.live().await?.filter(is_ours);
+                return Ok(is.map(|is| (uid_of(&is), notes)).ok_or(error));
+            }
             if !self.is_service() || error.status != Some(422) || notes.len() > 1 {
                 return Ok(Err(error));
             }
@@ -240,10 +278,19 @@ impl Writing<'_> {
         path: &str,
         sent: Sent<'_>,
     ) -> Result<std::result::Result<Value, Failed>> {
-        match patiently(|| self.cluster.send(method, path, sent)).await {
+        let may_be_done = AtomicBool::new(false);
+        let once = || async {
+            let answer = self.cluster.send(method, path, sent).await;
+            // too many requests: it was not even looked at
+            if answer.as_ref().is_err_and(|error| is_passing(error) && error.status() != Some(429)) {
+                may_be_done.store(true, Ordering::Relaxed);
+            }
+            answer
+        };
+        match patiently(once).await {
             Ok(value) => Ok(Ok(value)),
             Err(error @ ClusterError::Refused { .. }) if error.status() != Some(401) => {
-                Ok(Err(Failed::new(error, is_secret(self.kind))))
+                Ok(Err(Failed::new(error, is_secret(self.kind), may_be_done.into_inner())))
             }
             Err(source) => Err(Error::Cluster { doing: format!("write {}", self.shown()), source }),
         }
@@ -269,33 +316,124 @@ impl Writing<'_> {
 struct Failed {
     status: Option<u16>,
     already_exists: bool,
+    /// An earlier try of the same request got no clear answer.
+    may_be_done: bool,
     is_for_good: bool,
     why: String,
     source: ClusterError,
 }
 
 impl Failed {
-    fn new(source: ClusterError, secret: bool) -> Self {
+    fn new(source: ClusterError, secret: bool, may_be_done: bool) -> Self {
         let already_exists =
             matches!(&source, ClusterError::Refused { reason, .. } if reason == "AlreadyExists");
-        let why = match &source {
-            // what is wrong with a field is told with its value
-            ClusterError::Refused { status, reason, .. } if secret => {
-                format!("{status} {reason} (the message is withheld: it may quote the Secret)")
-            }
-            ClusterError::Refused { message, .. } => message.chars().take(1000).collect(),
-            other => other.to_string(),
-        };
-        Self { status: source.status(), already_exists, is_for_good: !may_help_later(&source), why, source }
+        let (status, why) = (source.status(), refusal(&source, secret));
+        Self { status, already_exists, may_be_done, is_for_good: !may_help_later(&source), why, source }
     }
 }
 
-impl From<Failed> for NotWritten {
-    fn from(failed: Failed) -> Self {
-        Self { why: failed.why, is_for_good: failed.is_for_good }
-    }
+/// Whether a restore wrote the object.
+pub(crate) fn is_ours(object: &Value) -> bool {
+    let managers = object.pointer("/metadata/managedFields").and_then(Value::as_array);
+    managers.into_iter().flatten().any(|m| m.get("manager") == Some(&Value::from("rekindle")))
 }
 
-fn uid_of(object: &Value) -> Option<String> {
+pub(crate) fn uid_of(object: &Value) -> Option<String> {
     object.pointer("/metadata/uid").and_then(Value::as_str).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::{Fake, Order, Stage};
+    use crate::kinds::{Kinds, for_tests};
+    use crate::paths;
+    use crate::plan::{Choices, Existing};
+
+    const PATH: &str = "namespaces/shop/configmaps/a.yaml";
+    const AT: &str = "/api/v1/namespaces/shop/configmaps/a";
+    const ALL: &str = "/api/v1/namespaces/shop/configmaps";
+
+    fn map(data: &str) -> Value {
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "shop"}, "data": {"text": data}})
+    }
+
+    /// Writes the object `new` as planned.
+    async fn write(fake: &Fake, stage: &Stage, run: &Run, action: Action) -> Tried {
+        let cluster = fake.serve(&stage.dir).await;
+        let kind = for_tests("", "v1", "ConfigMap", "configmaps", true);
+        let entry = Entry {
+            path: PATH.into(),
+            place: paths::parse(PATH).unwrap(),
+            kind: 0,
+            needed: false,
+            action,
+            uid: Some("old".into()),
+            places: Vec::new(),
+            owners: Vec::new(),
+        };
+        let plan = Plan {
+            cluster: crate::index::ClusterFacts::default(),
+            choices: Choices { existing: Existing::Recreate, ..Choices::default() },
+            kinds: vec![kind.clone()],
+            target: Kinds { all: vec![kind.clone()], silent: Vec::new() },
+            entries: Vec::new(),
+            around: prepare::Surroundings::default(),
+        };
+        let writing = Writing { cluster: &cluster, kind: &kind, plan: &plan, run, entry: &entry };
+        writing.object(map("new"), None, false).await.unwrap()
+    }
+
+    fn there(fake: &Fake) {
+        let mut old = map("old");
+        old["metadata"]["uid"] = "old".into();
+        fake.put(AT, old);
+    }
+
+    // An object is deleted to be made anew, and an admission rule refuses the new one: the old one is back, and the report
+    // says both. It is not deleted again.
+    #[tokio::test]
+    async fn what_cannot_be_made_anew_is_put_back() {
+        let (stage, fake) = (Stage::new(), Fake::default());
+        there(&fake);
+        fake.order(Method::POST, ALL, Order::Refuse(403, "Forbidden", "a policy says no"));
+        let refused = write(&fake, &stage, &stage.run(), Action::Recreate).await.err().unwrap();
+        assert_eq!(refused.why, "a policy says no; it was deleted, and is put back as it was");
+        assert!(refused.is_for_good);
+        let is = fake.object(AT).unwrap();
+        assert_eq!((&is["data"]["text"], uid_of(&is)), (&json!("old"), refused.uid));
+    }
+
+    // That is refused, too: the report says that the object is gone, and what brings it back. The next try makes it.
+    #[tokio::test]
+    async fn what_cannot_be_put_back_is_told() {
+        let (stage, fake) = (Stage::new(), Fake::default());
+        there(&fake);
+        for _ in 0..2 {
+            fake.order(Method::POST, ALL, Order::Refuse(403, "Forbidden", "a policy says no"));
+        }
+        let run = stage.run();
+        let refused = write(&fake, &stage, &run, Action::Recreate).await.err().unwrap();
+        let undo = format!("`rekindle resources undo {}`", run.id());
+        assert!(refused.why.contains("it is deleted") && refused.why.contains(&undo), "{}", refused.why);
+        assert!(!refused.is_for_good && refused.uid.is_none() && fake.object(AT).is_none());
+        let written = write(&fake, &stage, &run, Action::Recreate).await.ok().unwrap();
+        assert_eq!((written.result, written.before), (Outcome::Recreated, Some(0)));
+    }
+
+    // The API server makes the object, and its answer is lost on the way: the second try is told that it is there. It was
+    // made by this restore, and `undo` must know; one that another made at that moment is not ours.
+    #[tokio::test]
+    async fn a_create_whose_answer_is_lost_is_a_create() {
+        let (stage, fake) = (Stage::new(), Fake::default());
+        fake.order(Method::POST, ALL, Order::DoneBut(504));
+        let written = write(&fake, &stage, &stage.run(), Action::Create).await.ok().unwrap();
+        assert_eq!((written.result, written.uid.as_deref()), (Outcome::Created, Some("new-1")));
+
+        let (stage, fake) = (Stage::new(), Fake::default());
+        fake.put(AT, map("new"));
+        fake.order(Method::POST, ALL, Order::Refuse(504, "", ""));
+        let written = write(&fake, &stage, &stage.run(), Action::Create).await.ok().unwrap();
+        assert_eq!(written.result, Outcome::Unchanged);
+    }
 }

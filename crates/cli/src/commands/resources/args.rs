@@ -17,7 +17,8 @@ pub(crate) struct Resources {
 #[derive(Debug, Subcommand)]
 pub(super) enum ResourcesVerb {
     /// Write every object of the cluster into a folder (one YAML file each, Secrets encrypted) or into a vault. What is left
-    /// out, and why, is in the answer. An earlier backup in the folder is replaced when the new one is complete.
+    /// out, and why, is in the answer. An earlier backup in the folder is replaced when the new one is complete; if the new
+    /// one could not read what the earlier one has, that one stays beside it as `resources.previous`.
     Backup(Backup),
     /// List what a backup holds, and what it left out.
     List(List),
@@ -120,7 +121,7 @@ pub(super) struct List {
 /// Where a backup is read from.
 #[derive(Debug, Clone, ClapArgs)]
 pub(super) struct Place {
-    /// The folder with the backup.
+    /// The folder with the backup, or `FOLDER/resources.previous`.
     #[arg(required_unless_present = "from", conflicts_with = "from")]
     pub(super) folder: Option<Utf8PathBuf>,
     /// The identity file that decrypts (`age-keygen`): the Secrets of a folder, everything of a vault.
@@ -144,7 +145,8 @@ pub(super) struct OutOfVault {
     /// for several.
     #[arg(long = "trusted-signer", value_name = "KEY|FILE", requires = "from")]
     pub(super) trusted_signers: Vec<String>,
-    /// Number of the backup, as `backup list` shows it. Default: the newest that is of the whole cluster, else the newest.
+    /// Number of the backup, as `backup list` shows it. Default: the newest that is of the whole cluster, else the newest;
+    /// partial ones only where there is no other.
     #[arg(long, value_name = "NUMBER", requires = "from")]
     pub(super) number: Option<u64>,
     /// A folder with room for the backup, twice.
@@ -182,7 +184,7 @@ pub(super) struct How {
     /// JSON patches for some objects: a YAML file with a list of {kind, namespace, name, patch}.
     #[arg(long = "patches", value_name = "FILE")]
     pub(super) patches: Option<Utf8PathBuf>,
-    /// Also put back `status` of custom resources.
+    /// Also put back `status` of custom resources, and of Jobs that have not finished.
     #[arg(long)]
     pub(super) with_status: bool,
 }

@@ -8,6 +8,7 @@ use crate::exit::Exit;
 use crate::failure::{Doing, Failure};
 use crate::output::Output;
 use camino::Utf8PathBuf;
+use rekindle_resources::Error;
 use rekindle_resources::backup::{Request, backup};
 use rekindle_resources::index::{ClusterFacts, Index};
 use rekindle_resources::select::Selection;
@@ -56,7 +57,15 @@ async fn take(
 ) -> Result<Index, Failure> {
     let recipients = recipients.map(|keys| (keys, args.recipients.clone()));
     let request = Request { folder: folder.clone(), selection, recipients, chunk_size: args.chunk_size };
-    backup(cluster, facts, request).await.doing(|| format!("no backup into {folder}"))
+    backup(cluster, facts, request).await.map_err(|error| {
+        let is_busy = matches!(error, Error::BeingWritten { .. });
+        let mut failure = Failure::new(format!("no backup into {folder}")).because(error);
+        if is_busy {
+            failure.exit = Exit::Refused;
+            failure = failure.hint("wait for it to end");
+        }
+        failure
+    })
 }
 
 async fn into_vault(

@@ -118,7 +118,7 @@ async fn carry_out(
         return Ok(Exit::Partial);
     }
     vault::forget(&run.request.folder, &absolute(state_dir)?);
-    Ok(Exit::Ok)
+    Ok(if report.is_of_whole() { Exit::Ok } else { Exit::Partial })
 }
 
 /// The backup that is compared or restored, and where it is; fetched from its vault where it lies in one.

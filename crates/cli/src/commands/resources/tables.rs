@@ -4,7 +4,7 @@ use crate::render::units::{duration_ms, time};
 use rekindle_resources::index::{ClusterFacts, Index};
 use rekindle_resources::journal::Outcome;
 use rekindle_resources::plan::Action;
-use rekindle_resources::report::{DiffReport, RestoreReport};
+use rekindle_resources::report::{BackupFacts, DiffReport, RestoreReport};
 use rekindle_resources::undo::UndoReport;
 use rekindle_world::provider::not_available;
 use std::fmt::Write as _;
@@ -39,11 +39,22 @@ pub(super) fn index(place: &str, index: &Index, short: bool) -> String {
     for problem in &index.problems {
         let _ = writeln!(text, "× {} could not be read: {}", problem.what, problem.why);
     }
+    if let Some(previous) = &index.previous {
+        let _ = writeln!(text, "an earlier backup that has it lies in {place}/{previous}");
+    }
     if let Some(provider) = &index.cluster.provider {
         let instead = "restore from this backup with `rekindle resources restore`";
         let _ = writeln!(text, "{}: {instead}", not_available("`rekindle recover`", provider));
     }
     text
+}
+
+/// What is asked for and is not in the backup.
+fn lacking(text: &mut String, backup: &BackupFacts) {
+    for problem in &backup.problems {
+        let what = &problem.what;
+        let _ = writeln!(text, "× the backup is partial: {what} could not be read then: {}", problem.why);
+    }
 }
 
 fn object(kind: &str, namespace: &str, name: &str) -> String {
@@ -65,6 +76,7 @@ pub(super) fn diff(report: &DiffReport, short: bool) -> String {
     let mut text = String::new();
     let _ =
         writeln!(text, "backup    {}, of {}", time(report.backup.taken_ms), cluster(&report.backup.cluster));
+    lacking(&mut text, &report.backup);
     let _ = writeln!(text, "cluster   {}", cluster(&report.cluster));
     let counts: Vec<String> =
         report.counts.iter().map(|(a, count)| format!("{} {count}", action(*a))).collect();
@@ -105,6 +117,7 @@ pub(super) fn restored(report: &RestoreReport, short: bool) -> String {
         report.counts.iter().map(|(o, count)| format!("{} {count}", outcome(*o))).collect();
     let _ = writeln!(text, "objects   {} in {took}", counts.join(", "));
     let _ = writeln!(text, "run       {} in {}", report.run, report.folder);
+    lacking(&mut text, &report.backup);
     let told = |result: Outcome, notes: &[String]| result == Outcome::Failed || !short && !notes.is_empty();
     let mut objects: Vec<_> = report.objects.iter().filter(|o| told(o.result, &o.notes)).collect();
     objects.sort_by_key(|o| o.result != Outcome::Failed);

@@ -13,7 +13,7 @@ use crate::output::Output;
 use camino::{Utf8Path, Utf8PathBuf};
 use rekindle_resources::archive;
 use rekindle_resources::index::{ClusterFacts, Index};
-use rekindle_vault::manifest::{ClusterIdentity, Content, Manifest};
+use rekindle_vault::manifest::{ClusterIdentity, Content, Manifest, Resources};
 use rekindle_vault::{
     ClusterName, Identities, PartKind, Recipients, ResourcesMeta, Scratch, SigningKey, Store, Vault,
 };
@@ -134,9 +134,11 @@ impl Opened {
         let folder = scratch(&parent)?;
         let path =
             Utf8PathBuf::try_from(folder.path().to_owned()).doing(|| format!("{parent} is not UTF-8"))?;
-        let (manifest, unpacked) = fetch(&place.vault, url, identity, &path).await?;
-        let (number, part) = manifest;
+        let ((number, part, passed_over), unpacked) = fetch(&place.vault, url, identity, &path).await?;
         output.say(&format!("backup {number} of {url}"));
+        if let Some(newer) = passed_over {
+            output.say(&format!("backup {newer} is newer, but partial: --number {newer} takes it"));
+        }
         if keep.is_none() {
             return Ok(Self { folder: unpacked, _scratch: Some(folder), kept: None });
         }
@@ -174,20 +176,23 @@ pub(super) fn forget(folder: &Utf8Path, state_dir: &Utf8Path) {
     }
 }
 
-/// Fetches and unpacks a backup below `to`: its number, a name of its own, and its folder.
+/// Number of a backup, a name of its own, and the number of a newer one that is partial.
+type Fetched = (u64, String, Option<u64>);
+
+/// Fetches and unpacks a backup below `to`: which one, and its folder.
 async fn fetch(
     from: &OutOfVault,
     url: &str,
     identity: &Utf8Path,
     to: &Utf8Path,
-) -> Result<((u64, String), Utf8PathBuf), Failure> {
+) -> Result<(Fetched, Utf8PathBuf), Failure> {
     let trusted: Vec<_> = from.trusted_signers.iter().map(|text| signers(text)).collect::<Result<_, _>>()?;
     let vault = vault(&open_store(url)?, from.cluster.as_deref(), &trusted.concat()).await?;
     let unread = || format!("cannot read {url}");
     let identities =
         Identities::read(identity.as_std_path()).doing(|| "the identity can't be used".into())?;
-    let number = match from.number {
-        Some(number) => number,
+    let (number, passed_over) = match from.number {
+        Some(number) => (number, None),
         None => newest(&vault, url).await?,
     };
     let Content::Resources(resources) = vault.manifest(number).await.doing(unread)?.content else {
@@ -203,15 +208,62 @@ async fn fetch(
     unpacked.doing(unread)?.doing(|| format!("backup {number} of {url} can't be unpacked"))?;
     std::fs::remove_file(&archive).doing(|| format!("cannot remove {archive}"))?;
     let name = resources.part.sha256;
-    Ok(((number, name), folder))
+    Ok(((number, name, passed_over), folder))
 }
 
-async fn newest(vault: &Vault, url: &str) -> Result<u64, Failure> {
+/// The backup that is meant where no number is given, and a newer one of its kind that is partial.
+async fn newest(vault: &Vault, url: &str) -> Result<(u64, Option<u64>), Failure> {
     let (history, _) = vault.history().await.doing(|| format!("cannot read {url}"))?;
-    let newest =
-        history.resources.iter().max_by_key(|one| (one.content.scope.is_empty(), one.content.taken_ms));
-    newest.map(|one| one.sequence).ok_or_else(|| {
+    let found = history.resources.iter().map(|one| {
+        let Resources { scope, problems, taken_ms, .. } = &one.content;
+        Found {
+            of_all: scope.is_empty(),
+            is_whole: *problems == 0,
+            taken_ms: *taken_ms,
+            number: one.sequence,
+        }
+    });
+    chosen(&found.collect::<Vec<_>>()).ok_or_else(|| {
         Failure::new(format!("{url} holds no objects of {} read through the API", vault.cluster()))
             .hint("`rekindle resources backup --vault` puts some there")
     })
+}
+
+/// A backup in a vault. The greatest is the one that is meant.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Found {
+    of_all: bool,
+    is_whole: bool,
+    taken_ms: i64,
+    number: u64,
+}
+
+fn chosen(found: &[Found]) -> Option<(u64, Option<u64>)> {
+    let best = found.iter().max()?;
+    let newer = found.iter().filter(|one| one.of_all == best.of_all && one.taken_ms > best.taken_ms);
+    Some((best.number, newer.max_by_key(|one| one.taken_ms).map(|one| one.number)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A conversion webhook has been dead since Monday: every backup since then is partial. A restore takes the last whole
+    // one and says so; a whole one of a single namespace is no backup of the cluster.
+    #[test]
+    fn the_newest_whole_backup_is_meant() {
+        let one = |number, of_all, is_whole| Found {
+            of_all,
+            is_whole,
+            taken_ms: i64::try_from(number).unwrap(),
+            number,
+        };
+        let [whole, partial, later] = [one(1, true, true), one(2, true, false), one(3, true, false)];
+        let shop = one(4, false, true);
+        assert_eq!(chosen(&[whole, partial, later, shop]), Some((1, Some(3))));
+        assert_eq!(chosen(&[whole, partial, one(5, true, true)]), Some((5, None)));
+        assert_eq!(chosen(&[partial, later, shop]), Some((3, None)), "partial is better than nothing");
+        assert_eq!(chosen(&[shop]), Some((4, None)));
+        assert_eq!(chosen(&[]), None);
+    }
 }
