@@ -187,7 +187,8 @@ impl Ssh {
 #[derive(Debug, Clone, Default, ClapArgs)]
 pub(crate) struct Kubeconfig {
     /// kubeconfig of the cluster; exec credentials work. Default: ~/.kube/config, then /etc/kubernetes/admin.conf, then
-    /// the service account of the pod this runs in; verbs that look at hosts: the one kubeadm left on each.
+    /// the service account of the pod this runs in; verbs that look at hosts: the one kubeadm left on each, or, away from
+    /// control-plane hosts, that default where it names a provider's cluster.
     #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
     pub(crate) kubeconfig: Option<Utf8PathBuf>,
     /// Context of the kubeconfig. Default: the current one.

@@ -36,8 +36,9 @@ fn outsider() -> (u16, Arc<AtomicUsize>) {
     (port, calls)
 }
 
-/// Objects of many kinds: more of one kind than fit a page, a definition with its objects, a stored token, a Secret; and an
-/// API and a webhook that somebody outside serves.
+/// Objects of many kinds: more of one kind than fit a page, a definition with its objects, a stored token and one that nobody
+/// used for long (so that any API server refuses it, whatever its keys), a Secret; and an API and a webhook that somebody
+/// outside serves.
 fn fill(plane: &Plane, dir: &Utf8Path, outsider: u16) {
     let mut many = String::new();
     for number in 0..620 {
@@ -51,6 +52,9 @@ fn fill(plane: &Plane, dir: &Utf8Path, outsider: u16) {
          apiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: till, namespace: shop}}\n---\n\
          apiVersion: v1\nkind: Secret\nmetadata: {{name: till, namespace: shop, annotations: \
          {{kubernetes.io/service-account.name: till}}}}\ntype: kubernetes.io/service-account-token\n---\n\
+         apiVersion: v1\nkind: Secret\nmetadata: {{name: a-unused, namespace: shop, annotations: \
+         {{kubernetes.io/service-account.name: till}}, labels: {{kubernetes.io/legacy-token-invalid-since: '2025-01-01'}}}}\n\
+         type: kubernetes.io/service-account-token\n---\n\
          apiVersion: v1\nkind: Service\nmetadata: {{name: web, namespace: shop}}\nspec: {{ports: [{{port: 80}}]}}\n---\n\
          apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web, namespace: shop}}\nspec: {{selector: {{matchLabels: \
          {{a: b}}}}, template: {{metadata: {{labels: {{a: b}}}}, spec: {{containers: [{{name: c, image: i}}]}}}}}}\n---\n\
@@ -88,6 +92,10 @@ fn fill(plane: &Plane, dir: &Utf8Path, outsider: u16) {
     wait_for("the token controller does not work", || {
         let token = plane.kubectl(&["-n", "shop", "get", "secret", "till", "-o", "jsonpath={.data.token}"]);
         token.is_ok_and(|token| !token.is_empty())
+    });
+    wait_for("the unused one gets no token", || {
+        let path = ["-n", "shop", "get", "secret", "a-unused", "-o", "jsonpath={.data.token}"];
+        plane.kubectl(&path).is_ok_and(|token| !token.is_empty())
     });
     wait_for("the CA is not published", || {
         plane.kubectl(&["-n", "shop", "get", "configmap", "kube-root-ca.crt", "-o", "name"]).is_ok()

@@ -14,6 +14,12 @@ fn rekindle(args: &[&str]) -> Output {
     command.args(args).stdin(Stdio::null()).env_remove("KUBECONFIG").output().unwrap()
 }
 
+/// With a home of its own, as after `aws eks update-kubeconfig`: no flag and no variable names a kubeconfig.
+fn at_home(home: &Utf8Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rekindle"));
+    command.args(args).stdin(Stdio::null()).env_remove("KUBECONFIG").env("HOME", home).output().unwrap()
+}
+
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
@@ -93,6 +99,8 @@ fn a_providers_cluster_is_looked_at_through_its_api() {
     let table = said(&rekindle(&[&["check"], &shop[..]].concat()));
     assert!(table.contains("not looked at: this is EKS's part; no access to it is given"), "{table}");
 
+    found_at_home(dir, &config, &state);
+
     // a node that never reported, a webhook and an APIService whose services are not there
     let trouble = r#"{apiVersion: v1, kind: List, items: [
         {apiVersion: v1, kind: Node, metadata: {name: gone}},
@@ -146,6 +154,26 @@ fn a_silent_cluster_of_gkes_is_known_by_its_login() {
     let output = rekindle(&[&["recover", "--yes", "--state-dir", state.as_str()], &api[..]].concat());
     assert_eq!(output.status.code(), Some(5), "{}", said(&output));
     assert!(said(&output).contains("is not available on GKE"), "{}", said(&output));
+}
+
+/// The kubeconfig lies where the provider's tool writes it. It counts by itself and with a context of it; one that leads
+/// nowhere is nobody's cluster, and this machine is looked at.
+fn found_at_home(dir: &Utf8Path, config: &Utf8Path, state: &Utf8Path) {
+    let home = dir.join("home");
+    std::fs::create_dir_all(home.join(".kube")).unwrap();
+    let text = std::fs::read_to_string(config).unwrap();
+    let state = ["--state-dir", state.as_str()];
+    let check = |context: &[&str]| said(&at_home(&home, &[&["check"], &state[..], context].concat()));
+    let theirs = "this is EKS's part; no access to it is given";
+    std::fs::write(home.join(".kube/config"), &text).unwrap();
+    assert!(check(&["--context", "shop"]).contains(theirs), "{}", check(&["--context", "shop"]));
+    assert!(!check(&[]).contains(theirs), "{}", check(&[]));
+    let current = text.replace("current-context: nowhere", "current-context: shop");
+    std::fs::write(home.join(".kube/config"), current).unwrap();
+    assert!(check(&[]).contains(theirs), "{}", check(&[]));
+    let refused = at_home(&home, &[&["recover", "--yes"], &state[..]].concat());
+    assert_eq!(refused.status.code(), Some(5), "{}", said(&refused));
+    assert!(said(&refused).contains("is not available on EKS"), "{}", said(&refused));
 }
 
 /// Every verb that needs etcd or a control-plane host.

@@ -7,10 +7,12 @@ use camino::{Utf8Path, Utf8PathBuf};
 use common::site::rekindle;
 use common::{Member, wait_for};
 use rekindle_model::HostPath;
+use rekindle_model::certificate::CertificatePlace;
 use rekindle_model::fixtures::Fixture;
 use rekindle_model::inventory::Inventory;
 use rekindle_runbook::by_hand;
 use rekindle_runbook::site::{Notes, Site};
+use rekindle_world::Host;
 use std::process::Command;
 use testbed::components::{self, etcd_line};
 use testbed::plane::{Options, Plane};
@@ -80,6 +82,60 @@ fn the_commands_by_hand_restore_and_go_back() {
     paste(&by_hand::put_back(&site.hosts[0]).unwrap(), &snapshot);
     let member = Member::boot(data.as_std_path(), &peer);
     assert_eq!(member.try_ctl(&["get", "a", "--print-value-only"]).unwrap(), "later\n");
+}
+
+/// Makes an authority, and a certificate of it that ends tomorrow, alone and in a kubeconfig.
+const ENDING: &str = "openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.crt -days 9 -subj /CN=kubernetes
+openssl req -newkey rsa:2048 -nodes -keyout apiserver.key -out csr -subj /O=a/CN=kube-apiserver
+printf 'subjectAltName=DNS:kubernetes,IP:10.0.0.1\nextendedKeyUsage=serverAuth\n' > extensions
+openssl x509 -req -in csr -CA ca.crt -CAkey ca.key -set_serial 1 -days 1 -extfile extensions -out apiserver.crt
+k() { kubectl config --kubeconfig admin.conf \"$@\"; }
+k set-credentials other --token=x; k set-cluster c --server=https://127.0.0.1:1
+k set-credentials admin --client-certificate=apiserver.crt --client-key=apiserver.key --embed-certs
+k set-context c --cluster c --user admin; k use-context c
+";
+
+// Units run the control plane, its certificates end, and there is no kubeadm. The commands by hand make each anew by openssl,
+// of the same authority, key and names, also when they are pasted twice; those to go back bring the old ones.
+#[tokio::test]
+async fn certificates_of_units_are_made_anew_by_hand() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = Utf8Path::from_path(folder.path()).unwrap();
+    let own = |script: &str| paste(&format!("cd {dir}\n{script}"), dir);
+    own(ENDING);
+    let here = rekindle_world::local::LocalHost::new(rekindle_model::HostId::local(), "/");
+    let here: &dyn Host = &here;
+    let mut facts = here.certificates(&HostPath::from(dir.to_owned()), Vec::new()).await.unwrap();
+    facts.files.retain(|file| file.path().starts_with(dir));
+    let mut admin = facts.file("apiserver").unwrap().clone();
+    admin.name = "admin.conf".into();
+    admin.place = CertificatePlace::Kubeconfig { path: HostPath::from(dir.join("admin.conf")) };
+    facts.files.push(admin);
+    let mut inventory = Fixture::systemd().build();
+    inventory.hosts[0].certificates = rekindle_model::Seen::Known(facts);
+
+    let book = rekindle_runbook::runbook(&inventory, &Notes::default()).markdown();
+    let blocks =
+        |section: &str| testbed::markdown::commands(&book, "Certificates have expired", section).unwrap();
+    let anew = &blocks("By hand")[1];
+    let names = "openssl x509 -noout -subject -pubkey -ext subjectAltName,extendedKeyUsage -in";
+    let before = own(&format!("{names} apiserver.crt"));
+    own(anew);
+    own(anew);
+    let inside = "kubectl --kubeconfig admin.conf config view --raw --minify -o \
+                  jsonpath={.users[0].user.client-certificate-data} | base64 -d > inside.crt";
+    own(inside);
+    for file in ["apiserver.crt", "inside.crt"] {
+        own(&format!(
+            "openssl verify -CAfile ca.crt {file}; openssl x509 -noout -checkend 30000000 -in {file}"
+        ));
+        assert_eq!(own(&format!("{names} {file}")), before, "{file}");
+    }
+    let back = &blocks("Go back")[1];
+    own(back.split("systemctl").next().unwrap());
+    own(&format!(
+        "{inside}\nfor file in apiserver.crt inside.crt; do ! openssl x509 -noout -checkend 90000 -in $file; done"
+    ));
 }
 
 // The runbook is made of what was saved, again and again the same; with the vault and the people of the configuration.

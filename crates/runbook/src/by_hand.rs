@@ -2,6 +2,7 @@
 //! stands here, against a real etcd.
 
 use crate::site::{ControlPlane, Site, quoted};
+use crate::unit_settings;
 use rekindle_model::etcd::EtcdDefinition;
 use rekindle_model::host::Component;
 use std::fmt::Write;
@@ -17,8 +18,8 @@ pub fn stop(host: &ControlPlane<'_>) -> String {
     let names = Component::ALL.iter().map(|component| component.name());
     let names: Vec<&str> = names.map(|name| name.get(..15).unwrap_or(name)).collect();
     let wait = format!("while pgrep -l -x '{}'; do sleep 1; done\n", names.join("|"));
-    if host.is_units() {
-        let units: Vec<String> = Component::ALL.iter().rev().map(|one| host.unit(*one)).collect();
+    if host.is_units {
+        let units: Vec<String> = host.units().into_iter().rev().collect();
         return format!("systemctl stop {}\n# what is printed runs still\n{wait}", units.join(" "));
     }
     let (from, files) = (quoted(&host.facts.manifest_dir.to_string()), manifests(host).join(" "));
@@ -31,9 +32,8 @@ pub fn stop(host: &ControlPlane<'_>) -> String {
 
 /// Starts it again.
 pub fn start(host: &ControlPlane<'_>) -> String {
-    if host.is_units() {
-        let units: Vec<String> = Component::ALL.iter().map(|one| host.unit(*one)).collect();
-        return format!("systemctl start {}\n", units.join(" "));
+    if host.is_units {
+        return format!("systemctl start {}\n", host.units().join(" "));
     }
     let to = quoted(&host.facts.manifest_dir.to_string());
     format!("mv -n {ASIDE}/*.yaml {to}/\n")
@@ -72,7 +72,7 @@ pub fn restore(site: &Site<'_>, host: &ControlPlane<'_>) -> Option<String> {
     );
     if let Some(wal) = &etcd.wal_dir {
         let wal = quoted(&wal.to_string());
-        steps.push(format!("{{ [ ! -e {wal} ] || mv -T {wal} {wal}.lost; }}"));
+        steps.push(wal_aside(&wal));
         let _ = write!(flags, " --wal-dir {wal}");
     }
     steps.push(format!("etcdutl snapshot restore \"$SNAPSHOT\"{flags}"));
@@ -88,6 +88,10 @@ pub fn restore(site: &Site<'_>, host: &ControlPlane<'_>) -> Option<String> {
 
 fn set_aside(data: &str) -> String {
     format!("{{ [ ! -e {data}/member ] || mv -T {data}/member {data}/member.lost; }}")
+}
+
+fn wal_aside(wal: &str) -> String {
+    format!("{{ [ ! -e {wal} ] || mv -T {wal} {wal}.lost; }}")
 }
 
 /// Puts back what [`restore`] moved aside; the restored data is kept beside it.
@@ -154,18 +158,25 @@ pub fn replace(
                 quoted(&flags)
             )
         }
-        EtcdDefinition::Unit { files, .. } => format!(
-            "# in {}: these two flags of etcd, then go on\n\
-             #   --initial-cluster={cluster}\n#   --initial-cluster-state=existing\nsystemctl daemon-reload\n",
-            files.first().map(ToString::to_string).unwrap_or_default()
-        ),
+        EtcdDefinition::Unit { files, .. } => {
+            let edit = unit_settings::existing(host.facts, files, &cluster).unwrap_or_else(|| {
+                format!(
+                    "# in {}: these two flags of etcd, then go on\n\
+                     #   --initial-cluster={cluster}\n#   --initial-cluster-state=existing\n",
+                    files.first().map(ToString::to_string).unwrap_or_default()
+                )
+            });
+            edit + "systemctl daemon-reload &&\n"
+        }
     };
     start_anew.push_str(&start(host));
+    let mut aside = vec![set_aside(&data)];
+    aside.extend(etcd.wal_dir.as_ref().map(|wal| wal_aside(&quoted(&wal.to_string()))));
     let (here, there) = (host.place(), by.place());
     Some(vec![
         (
             format!("on {here}: it is stopped, and what is left of its data goes aside."),
-            format!("{}{}\n", stop(host), set_aside(&data)),
+            format!("{}{}\n", stop(host), aside.join(" &&\n")),
         ),
         (format!("on {there}, once: the old member goes, a learner is announced."), remove),
         (format!("on {here}: it starts as that learner."), start_anew),
@@ -174,7 +185,7 @@ pub fn replace(
 }
 
 /// A text as the replacement of sed's `s#...#...#` has it.
-fn in_sed(text: &str) -> String {
+pub(crate) fn in_sed(text: &str) -> String {
     let escape = |c: char| if "\\&#".contains(c) { format!("\\{c}") } else { c.to_string() };
     text.chars().map(escape).collect()
 }

@@ -59,15 +59,25 @@ pub struct ControlPlane<'a> {
     pub name: String,
     /// Its etcd's settings, if they were read.
     pub etcd: Option<&'a EtcdConfig>,
+    /// Whether systemd units run its control plane; one that could not be read is as the others are.
+    pub is_units: bool,
 }
+
+/// The administrator's kubeconfig of a kubeadm host.
+const KUBEADM_ADMIN: &str = "/etc/kubernetes/admin.conf";
+/// What is written in place of a kubeconfig that is not known.
+pub const KUBECONFIG: &str = "KUBECONFIG";
 
 impl<'a> Site<'a> {
     /// Of an inventory.
     pub fn new(inventory: &'a Inventory, notes: &'a Notes) -> Self {
+        let runs = |layout| inventory.hosts.iter().any(|facts| facts.layout == layout);
+        let only_units = runs(Layout::Units) && !runs(Layout::StaticPods);
         let hosts = inventory.hosts.iter().map(|facts| ControlPlane {
             facts,
             name: facts.hostname.known().cloned().unwrap_or_else(|| facts.id.0.clone()),
             etcd: facts.etcd_config.known(),
+            is_units: facts.layout == Layout::Units || (facts.layout == Layout::None && only_units),
         });
         Self { inventory, notes, hosts: hosts.collect() }
     }
@@ -133,9 +143,30 @@ impl<'a> Site<'a> {
         all
     }
 
-    /// Whether systemd units run the control plane.
-    pub fn has_units(&self) -> bool {
-        self.hosts.iter().any(|host| host.facts.layout == Layout::Units)
+    /// Whether systemd units run the control plane of every host, and kubeadm has no part in it.
+    pub fn is_units(&self) -> bool {
+        !self.hosts.is_empty() && self.hosts.iter().all(|host| host.is_units)
+    }
+
+    /// Hosts whose control plane systemd units run.
+    pub fn by_units(&self) -> impl Iterator<Item = &ControlPlane<'a>> {
+        self.hosts.iter().filter(|host| host.is_units)
+    }
+
+    /// The administrator's kubeconfig on a control-plane host: kubeadm's where it made the hosts, else the one that was seen.
+    pub fn kubeconfig(&self) -> Option<String> {
+        if !self.is_units() {
+            return Some(KUBEADM_ADMIN.into());
+        }
+        let seen = self.hosts.iter().filter_map(|host| host.facts.certificates.known()).find_map(|facts| {
+            facts.file("admin.conf").or_else(|| facts.file("super-admin.conf")).map(|file| file.path())
+        });
+        seen.map(|path| quoted(&path.to_string()))
+    }
+
+    /// `kubectl` as a control-plane host has it.
+    pub fn kubectl(&self) -> String {
+        format!("kubectl --kubeconfig {}", self.kubeconfig().as_deref().unwrap_or(KUBECONFIG))
     }
 
     /// Nodes that are no control-plane host.
@@ -174,15 +205,15 @@ impl ControlPlane<'_> {
         }
     }
 
-    /// Whether systemd units run the control plane here.
-    pub fn is_units(&self) -> bool {
-        self.facts.layout == Layout::Units
-    }
-
     /// The unit that runs a component, as a shell takes it; its usual name where none was seen.
     pub fn unit(&self, component: Component) -> String {
         let seen = self.facts.unit_of(component).unwrap_or(component.name());
         quoted(seen.strip_suffix(".service").unwrap_or(seen))
+    }
+
+    /// The units of the control plane, in the order they are started.
+    pub fn units(&self) -> Vec<String> {
+        Component::ALL.iter().map(|one| self.unit(*one)).collect()
     }
 
     fn image_version(&self, component: Component) -> Option<String> {

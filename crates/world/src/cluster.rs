@@ -29,7 +29,7 @@ const BROKEN_PAUSE: Duration = Duration::from_millis(300);
 /// Objects asked for in one page of a list.
 const PAGE: usize = 500;
 /// Where kubeadm leaves the administrator's kubeconfig.
-const KUBEADM_ADMIN: &str = "/etc/kubernetes/admin.conf";
+pub(crate) const KUBEADM_ADMIN: &str = "/etc/kubernetes/admin.conf";
 
 /// Which cluster is asked.
 #[derive(Clone, Debug, Default)]

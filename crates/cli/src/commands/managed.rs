@@ -1,4 +1,4 @@
-//! Managed clusters (EKS, GKE, AKS): a kubeconfig alone names them. `check` works through their API; what needs etcd or
+//! Managed clusters (EKS, GKE, AKS): a kubeconfig alone names them, by a flag or at its usual place. `check` works through their API; what needs etcd or
 //! control-plane hosts refuses, and says what to do instead.
 
 use crate::args::{Hosts, Kubeconfig};
@@ -13,7 +13,7 @@ use rekindle_model::seen::chain;
 use rekindle_world::cluster::{Method, Sent};
 use rekindle_world::objects::{nodes, stuck};
 use rekindle_world::provider::{self, Provider, not_available};
-use rekindle_world::{Cluster, ClusterError};
+use rekindle_world::{Cluster, ClusterError, Host, observe};
 use std::time::Duration;
 
 /// Longest wait for an answer when it is asked whose a cluster is: one that is down is nobody's business here.
@@ -33,18 +33,23 @@ pub(super) struct Managed {
     provider: Provider,
 }
 
-/// The managed cluster that the flags name; none when they name hosts, when this machine is a control-plane host itself,
-/// and when the cluster is nobody's (or does not say).
+/// The managed cluster that the flags name, or the kubeconfig that kubectl takes without any; none when they name hosts,
+/// when this machine is a control-plane host itself, and when the cluster is nobody's (or does not say).
 pub(super) async fn of(hosts: &Hosts, output: &Output) -> Option<Managed> {
     let has_hosts = !hosts.hosts.is_empty() || !hosts.lost.is_empty() || hosts.root != "/";
-    if has_hosts || hosts.api.kubeconfig.is_none() {
-        return None;
-    }
-    let here = connect::local("/".into());
-    if rekindle_world::observe::etcd_config(&*here).await.known().is_some() {
+    if has_hosts || is_meant(&hosts.api, &*connect::local("/".into())).await {
         return None;
     }
     ask(&hosts.api, output).await
+}
+
+/// Whether this machine is what the verb is about: a control-plane host, whose administrator has a copy of its admin.conf
+/// among the usual kubeconfigs. Its API may be what is down, so it is not asked. A kubeconfig that is named counts for more.
+async fn is_meant(api: &Kubeconfig, here: &dyn Host) -> bool {
+    match api.kubeconfig {
+        Some(_) => observe::etcd_config(here).await.known().is_some(),
+        None => observe::is_control_plane(here).await,
+    }
 }
 
 /// Refuses a verb that needs control-plane hosts when its flags name a managed cluster. `verb` is the verb's name,
@@ -122,4 +127,36 @@ async fn readyz(cluster: &Cluster) -> Seen<u16> {
 
 async fn nodes(cluster: &Cluster) -> Seen<(Vec<Node>, Thresholds)> {
     Seen::from_result(tokio::try_join!(nodes::read(cluster, None), nodes::thresholds(cluster)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use camino::Utf8Path;
+
+    // A control-plane host is looked at itself, whatever is left of it, and its API is not waited for; the machine of somebody
+    // who works with a provider's clusters is not mistaken for one.
+    #[tokio::test]
+    async fn a_control_plane_host_is_meant_itself() {
+        let named = Kubeconfig { kubeconfig: Some("/root/eks.conf".into()), context: None };
+        let (unnamed, context) =
+            (Kubeconfig::default(), Kubeconfig { context: Some("eks".into()), ..Kubeconfig::default() });
+        let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: kube-apiserver, namespace: kube-system}\nspec:\n  containers:\n  \
+                   - {name: kube-apiserver, command: [kube-apiserver]}\n";
+        for (file, text, meant) in [
+            ("etc/kubernetes/manifests/kube-apiserver.yaml", pod, true),
+            ("etc/systemd/system/kube-apiserver.service", "[Service]\nExecStart=/bin/kube-apiserver\n", true),
+            ("etc/kubernetes/admin.conf", "", true),
+            ("root/.kube/config", "", false),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let root = Utf8Path::from_path(folder.path()).unwrap();
+            std::fs::create_dir_all(root.join(file).parent().unwrap()).unwrap();
+            std::fs::write(root.join(file), text).unwrap();
+            let here = connect::local(root.to_owned());
+            assert_eq!(is_meant(&unnamed, &*here).await, meant, "{file}");
+            assert_eq!(is_meant(&context, &*here).await, meant, "{file}");
+            assert!(!is_meant(&named, &*here).await, "{file}");
+        }
+    }
 }

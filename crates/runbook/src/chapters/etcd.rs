@@ -3,6 +3,7 @@
 use super::{Chapter, UNDO, verify_all};
 use crate::by_hand;
 use crate::site::{ControlPlane, Site};
+use rekindle_model::host::Component;
 
 /// In place of commands that can't be made.
 fn unknown(site: &Site<'_>) -> String {
@@ -111,7 +112,10 @@ pub(super) fn one_member_lost(site: &Site<'_>) -> Chapter {
     Chapter {
         title: "One etcd member is lost",
         looks: vec![
-            "the API works, one etcd container crashes or says that its data is corrupt".into(),
+            format!(
+                "the API works, one etcd {} or says that its data is corrupt",
+                if site.is_units() { "is started again and again" } else { "container crashes" }
+            ),
             "`etcdctl endpoint health --cluster` names one member".into(),
         ],
         rekindle: format!("rekindle recover{}\n", site.host_flags()),
@@ -131,33 +135,65 @@ pub(super) fn one_member_lost(site: &Site<'_>) -> Chapter {
 pub(super) fn all_gone(site: &Site<'_>) -> Chapter {
     let backup = site.backup_flags();
     let names: Vec<&str> = site.hosts.iter().map(|host| host.name.as_str()).collect();
+    let (new, bundle) = if site.is_units() {
+        let programs = Component::ALL.map(Component::name).join(", ");
+        (format!("with {programs} of the same versions"), "PKI, units and kubeconfigs")
+    } else {
+        let programs = "with container runtime, kubelet and kubeadm of the same versions";
+        (programs.into(), "PKI, manifests and the kubelet's configuration")
+    };
+    let mut by_hand = vec![
+        (
+            format!("Make hosts with the names and addresses of {} (above), with the same versions installed.", names.join(", ")),
+            String::new(),
+        ),
+        (
+            "Fetch the newest bundle of each host from the vault, and unpack it there. Its names are paths without the \
+             leading slash; what the host has already is named and kept:"
+                .into(),
+            "age -d -i identity.txt \"$BUNDLE\" | zstd -d | tar -x -C / --skip-old-files --warning=existing-file\n\
+             systemctl daemon-reload\n"
+                .into(),
+        ),
+    ];
+    by_hand.extend(then(site));
     Chapter {
         title: "Everything is gone",
         looks: vec!["no control-plane host comes back, nor its disks".into()],
         rekindle: format!(
-            "# on new hosts of the same names and addresses, with container runtime, kubelet and kubeadm of the same versions;\n\
-             # unpack a host's bundle first: it holds PKI, manifests and the kubelet's configuration\n\
+            "# on new hosts of the same names and addresses, {new};\n\
+             # unpack a host's bundle first: it holds {bundle}\n\
              rekindle recover{}{backup}\n",
             site.host_flags()
         ),
-        by_hand: vec![
-            (
-                format!("Make hosts with the names and addresses of {} (above), with the same versions installed.", names.join(", ")),
-                String::new(),
-            ),
-            (
-                "Fetch the newest bundle of each host from the vault, and unpack it there. Its names are paths without the \
-                 leading slash; what the host has already is named and kept:"
-                    .into(),
-                "age -d -i identity.txt \"$BUNDLE\" | zstd -d | tar -x -C / --skip-old-files --warning=existing-file\n\
-                 systemctl daemon-reload\n"
-                    .into(),
-            ),
-            ("Go on as if the data of etcd were lost: that chapter's commands by hand, on every host. Then, where \
-              static pods run the control plane:".into(), "systemctl enable --now containerd kubelet\n".into()),
-            ("Worker nodes that are gone, too, join anew:".into(), "kubeadm token create --print-join-command\n".into()),
-        ],
+        by_hand,
         verify: verify_all(site),
         back: vec![("There is nothing to go back to.".into(), String::new())],
     }
+}
+
+/// What follows when each new host has its bundle.
+fn then(site: &Site<'_>) -> Vec<(String, String)> {
+    let on = "Go on as if the data of etcd were lost: that chapter's commands by hand, on every host. Then";
+    if site.is_units() {
+        let mut blocks: Vec<(String, String)> = Vec::new();
+        for host in &site.hosts {
+            let enable = format!("systemctl enable {}\n", host.units().join(" "));
+            let on = if blocks.is_empty() { format!("{on}, on") } else { "And on".into() };
+            blocks.push((format!("{on} {}, so that they start with it:", host.place()), enable));
+        }
+        let text = "Worker nodes that are gone, too, are made as they were the first time: kubelet and its kubeconfig from their own backup.";
+        blocks.push((text.into(), String::new()));
+        return blocks;
+    }
+    vec![
+        (
+            format!("{on}, where static pods run the control plane:"),
+            "systemctl enable --now containerd kubelet\n".into(),
+        ),
+        (
+            "Worker nodes that are gone, too, join anew:".into(),
+            "kubeadm token create --print-join-command\n".into(),
+        ),
+    ]
 }

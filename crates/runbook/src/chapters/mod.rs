@@ -1,6 +1,7 @@
 //! The chapters: `overview.rs` is the cluster and the chart; the others are failures, each with how it looks, what to do with
 //! Rekindle and by hand, how to verify and how to go back.
 
+mod certificates;
 mod control_plane;
 mod etcd;
 mod objects;
@@ -31,7 +32,7 @@ pub(crate) fn all(site: &Site<'_>) -> Document {
         control_plane::stopped(site),
         etcd::one_member_lost(site),
         etcd::data_lost(site),
-        control_plane::certificates(site),
+        certificates::expired(site),
         objects::node_lost(site),
         objects::stuck(site),
         objects::object_lost(site),
@@ -66,9 +67,6 @@ fn write(document: &mut Document, chapter: Chapter) {
     }
 }
 
-/// `kubectl` as a control-plane host has it.
-const KUBECTL: &str = "kubectl --kubeconfig /etc/kubernetes/admin.conf";
-
 /// How a run of Rekindle is taken back.
 const UNDO: &str = "rekindle runs\nrekindle runs undo RUN\n";
 
@@ -87,6 +85,7 @@ fn verify_all(site: &Site<'_>) -> String {
             asked.push(url);
         }
     }
-    text.push_str(&format!("{KUBECTL} get nodes\n{KUBECTL} get pods -A | grep -v -e Running -e Completed\n"));
+    let kubectl = site.kubectl();
+    text.push_str(&format!("{kubectl} get nodes\n{kubectl} get pods -A | grep -v -e Running -e Completed\n"));
     text
 }

@@ -1,6 +1,6 @@
 //! What is in the cluster: nodes, what is stuck, what was deleted.
 
-use super::{Chapter, KUBECTL, verify_all};
+use super::{Chapter, verify_all};
 use crate::site::{Site, quoted};
 
 /// How `drill run` takes one object out of a backup.
@@ -15,7 +15,7 @@ const ANEW: &str = "sed -E \"/^metadata:/,/^[^ ]/{/^  (uid|resourceVersion|gener
 const APPLY: &str = "apply --server-side --force-conflicts -f";
 
 /// The same by hand: a sandbox of stock tools. What is started in it ends with it.
-fn look() -> String {
+fn look(kubectl: &str) -> String {
     format!(
         "mkdir -p -m 700 /root/look && cd /root/look\n\
          etcdutl snapshot restore /backup/snapshot.db --data-dir etcd\n\
@@ -31,13 +31,13 @@ fn look() -> String {
          for try in $(seq 120); do look get --raw /readyz && break; sleep 1; done\n\
          look get deployment web -n shop -o yaml | {ANEW} > web.yaml\n\
          END\n\
-         {KUBECTL} {APPLY} web.yaml\n"
+         {kubectl} {APPLY} web.yaml\n"
     )
 }
 
 pub(super) fn node_lost(site: &Site<'_>) -> Chapter {
     // never the name of a node: the one that is lost is not known yet, and these commands take a node out of service
-    let node = "NODE";
+    let (node, kubectl) = ("NODE", site.kubectl());
     let (proof, off) = match &site.notes.fence_command {
         Some(words) => {
             let line =
@@ -51,10 +51,13 @@ pub(super) fn node_lost(site: &Site<'_>) -> Chapter {
         "A node that is well again takes pods again:".into(),
         format!("rekindle node fence --release {node}\nrekindle node uncordon {node}\n"),
     )];
-    back.push((
-        "A node that was removed joins anew:".into(),
-        "kubeadm token create --print-join-command      # on a control-plane host\n".into(),
-    ));
+    back.push(if site.is_units() {
+        let text = "A node that was removed joins anew when its kubelet starts, with the certificate that it has. On it:";
+        (text.into(), "systemctl restart kubelet\n".into())
+    } else {
+        let join = "kubeadm token create --print-join-command      # on a control-plane host\n";
+        ("A node that was removed joins anew:".into(), join.into())
+    });
     Chapter {
         title: "A node is lost",
         looks: vec![
@@ -75,16 +78,16 @@ pub(super) fn node_lost(site: &Site<'_>) -> Chapter {
             (
                 "Only when the host is off for certain: its pods and volumes move.".into(),
                 format!(
-                    "{off}{KUBECTL} cordon {node} &&\n\
-                     {KUBECTL} taint node {node} node.kubernetes.io/out-of-service=nodeshutdown:NoExecute\n\
-                     {KUBECTL} get pods -A -o wide --field-selector spec.nodeName={node}\n"
+                    "{off}{kubectl} cordon {node} &&\n\
+                     {kubectl} taint node {node} node.kubernetes.io/out-of-service=nodeshutdown:NoExecute\n\
+                     {kubectl} get pods -A -o wide --field-selector spec.nodeName={node}\n"
                 ),
             ),
             (
                 "When it is back, and nothing of its old pods runs on it:".into(),
-                format!("{KUBECTL} taint node {node} node.kubernetes.io/out-of-service-\n{KUBECTL} uncordon {node}\n"),
+                format!("{kubectl} taint node {node} node.kubernetes.io/out-of-service-\n{kubectl} uncordon {node}\n"),
             ),
-            ("When it does not come back:".into(), format!("{KUBECTL} delete node {node}\n")),
+            ("When it does not come back:".into(), format!("{kubectl} delete node {node}\n")),
         ],
         verify: verify_all(site),
         back,
@@ -92,6 +95,7 @@ pub(super) fn node_lost(site: &Site<'_>) -> Chapter {
 }
 
 pub(super) fn stuck(site: &Site<'_>) -> Chapter {
+    let kubectl = site.kubectl();
     Chapter {
         title: "Something is stuck",
         looks: vec![
@@ -105,11 +109,11 @@ pub(super) fn stuck(site: &Site<'_>) -> Chapter {
             (
                 "What holds it: dead APIs and webhooks first, since they keep controllers from their work.".into(),
                 format!(
-                    "{KUBECTL} get apiservices | grep -v True\n\
-                     {KUBECTL} get validatingwebhookconfigurations,mutatingwebhookconfigurations\n\
-                     {KUBECTL} get namespace NAMESPACE -o jsonpath='{{.status.conditions}}'\n\
-                     {KUBECTL} api-resources --verbs=list --namespaced -o name | \
-                     xargs -n 1 {KUBECTL} get -n NAMESPACE --ignore-not-found -o name\n"
+                    "{kubectl} get apiservices | grep -v True\n\
+                     {kubectl} get validatingwebhookconfigurations,mutatingwebhookconfigurations\n\
+                     {kubectl} get namespace NAMESPACE -o jsonpath='{{.status.conditions}}'\n\
+                     {kubectl} api-resources --verbs=list --namespaced -o name | \
+                     xargs -n 1 {kubectl} get -n NAMESPACE --ignore-not-found -o name\n"
                 ),
             ),
             (
@@ -117,29 +121,30 @@ pub(super) fn stuck(site: &Site<'_>) -> Chapter {
                  that nobody serves any more."
                     .into(),
                 format!(
-                    "{KUBECTL} get KIND NAME -n NAMESPACE -o yaml > saved.yaml\n\
-                     {KUBECTL} patch KIND NAME -n NAMESPACE --type=json \
+                    "{kubectl} get KIND NAME -n NAMESPACE -o yaml > saved.yaml\n\
+                     {kubectl} patch KIND NAME -n NAMESPACE --type=json \
                      -p='[{{\"op\":\"test\",\"path\":\"/metadata/finalizers/0\",\"value\":\"FINALIZER\"}},\
                      {{\"op\":\"remove\",\"path\":\"/metadata/finalizers/0\"}}]'\n"
                 ),
             ),
         ],
-        verify: format!("{KUBECTL} get namespaces,crd | grep Terminating\n{}", verify_all(site)),
+        verify: format!("{kubectl} get namespaces,crd | grep Terminating\n{}", verify_all(site)),
         back: vec![(
             "What was taken away comes back from what was saved, into its namespace, which must be there again:".into(),
-            format!("{ANEW} saved.yaml | {KUBECTL} {APPLY} -\n"),
+            format!("{ANEW} saved.yaml | {kubectl} {APPLY} -\n"),
         )],
     }
 }
 
 pub(super) fn object_lost(site: &Site<'_>) -> Chapter {
     let (backup, key, take_out) = (site.backup_flags(), "/registry/deployments/shop/web", take_out());
+    let kubectl = site.kubectl();
     let rekindle = if site.notes.vault.is_some() {
         format!(
             "# one object (here Deployment web of namespace shop): the state just before its deletion is booted in a sandbox, and the\n\
              # object read there; etcd and kube-apiserver are those that run on this host\n\
              rekindle drill run{backup} --before-delete-of {key} --check-command '{take_out}'\n\
-             {KUBECTL} {APPLY} /root/web.yaml\n\
+             {kubectl} {APPLY} /root/web.yaml\n\
              # everything, back to just before it: also all other changes since are undone\n\
              rekindle recover{}{backup} --before-delete-of {key} --dry-run\n",
             site.host_flags()
@@ -148,7 +153,7 @@ pub(super) fn object_lost(site: &Site<'_>) -> Chapter {
         format!(
             "# one object (here Deployment web of namespace shop): the snapshot is booted in a sandbox, and the object read there\n\
              rekindle drill run{backup} --check-command '{take_out}'\n\
-             {KUBECTL} {APPLY} /root/web.yaml\n"
+             {kubectl} {APPLY} /root/web.yaml\n"
         )
     };
     Chapter {
@@ -160,12 +165,12 @@ pub(super) fn object_lost(site: &Site<'_>) -> Chapter {
              restored into a folder and booted where there is no network but its own, so that it can't reach the cluster's webhooks or \
              nodes. Where data is encrypted at rest the API server needs its `--encryption-provider-config`, too:"
                 .into(),
-            look(),
+            look(&kubectl),
         )],
-        verify: format!("{KUBECTL} get deployment web -n shop\n"),
+        verify: format!("{kubectl} get deployment web -n shop\n"),
         back: vec![(
             "Save what is there before you overwrite it:".into(),
-            format!("{KUBECTL} get deployment web -n shop -o yaml > before.yaml\n"),
+            format!("{kubectl} get deployment web -n shop -o yaml > before.yaml\n"),
         )],
     }
 }

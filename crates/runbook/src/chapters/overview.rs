@@ -1,9 +1,11 @@
 //! What the cluster is, whom to call, and from a symptom to a chapter.
 
+use super::certificates::certificates_of;
 use crate::chart::{Chart, Question};
 use crate::doc::{Block, Document};
-use crate::site::{ControlPlane, Site};
+use crate::site::{ControlPlane, KUBECONFIG, Site};
 use rekindle_model::Seen;
+use rekindle_model::host::Component;
 
 pub(super) fn begin(site: &Site<'_>) -> Document {
     let mut document = Document::new(format!("Runbook of {}", site.name()));
@@ -13,7 +15,7 @@ pub(super) fn begin(site: &Site<'_>) -> Document {
         date(site.inventory.taken_ms)
     ));
     contacts(&mut document, site);
-    decide(&mut document);
+    decide(&mut document, site);
     cluster(&mut document, site);
     document
 }
@@ -28,7 +30,33 @@ fn contacts(document: &mut Document, site: &Site<'_>) {
     document.table(&["who", "for what", "how"], rows.collect());
 }
 
-fn decide(document: &mut Document) {
+/// What tells that a certificate has expired, and that something is stopped, in this cluster: the question and how to look.
+fn first_looks(site: &Site<'_>) -> [(&'static str, String); 2] {
+    let expired = "Does a control-plane certificate say that it has expired?";
+    let Some(host) = site.by_units().next().filter(|_| site.is_units()) else {
+        return [
+            (expired, "kubeadm certs check-expiration".into()),
+            (
+                "Is etcd, or the kubelet, just not running, its data being there?",
+                "systemctl status kubelet; crictl ps -a".into(),
+            ),
+        ];
+    };
+    let (etcd, api) = (host.unit(Component::Etcd), host.unit(Component::KubeApiserver));
+    let files = certificates_of(host);
+    let leaf = |word: &str| files.iter().find(|file| file.contains(word) && !file.contains("ca."));
+    let look = match leaf("apiserver").or_else(|| leaf("server")) {
+        Some(file) => {
+            format!("openssl x509 -noout -enddate -in {file}; journalctl -u {etcd} -u {api} | grep x509")
+        }
+        None => format!("journalctl -u {etcd} -u {api} | grep x509"),
+    };
+    let stopped = "Is a unit of the control plane just not running, the data of etcd being there?";
+    [(expired, look), (stopped, format!("systemctl status {}", host.units().join(" ")))]
+}
+
+fn decide(document: &mut Document, site: &Site<'_>) {
+    let [(expired, expired_look), (stopped, stopped_look)] = first_looks(site);
     let question = |ask: &str, look: &str, chapter: &str| Question {
         ask: ask.into(),
         look: look.into(),
@@ -38,16 +66,8 @@ fn decide(document: &mut Document) {
         start: "Something is wrong. `rekindle check` names the root cause; without it:".replace('`', ""),
         questions: vec![
             question("Are all control-plane hosts gone for good?", "", "Everything is gone"),
-            question(
-                "Does a control-plane certificate say that it has expired?",
-                "kubeadm certs check-expiration",
-                "Certificates have expired",
-            ),
-            question(
-                "Is etcd, or the kubelet, just not running, its data being there?",
-                "systemctl status kubelet; crictl ps -a",
-                "Something is stopped",
-            ),
+            question(expired, &expired_look, "Certificates have expired"),
+            question(stopped, &stopped_look, "Something is stopped"),
             question(
                 "Is the data of one member lost while the others hold a quorum?",
                 "etcdctl endpoint health --cluster",
@@ -93,6 +113,11 @@ fn cluster(document: &mut Document, site: &Site<'_>) {
             "none is named: the commands below take the newest snapshot in `/backup`".into(),
         ]);
     }
+    if site.is_units() {
+        let place = site.kubeconfig().map(|path| format!("`{path}`"));
+        let none = || format!("none was seen: put the path of an administrator's in place of `{KUBECONFIG}`");
+        rows.push(vec!["kubeconfig".into(), place.unwrap_or_else(none)]);
+    }
     document.table(&["", ""], rows);
     document.section("Control-plane hosts");
     document.table(
@@ -124,7 +149,7 @@ fn host(host: &ControlPlane<'_>) -> Vec<String> {
         Seen::Known(addresses) => addresses.join(", "),
         Seen::Unknown(why) => format!("unknown: {why}"),
     };
-    let run_by = if host.is_units() {
+    let run_by = if host.is_units {
         "systemd units".to_owned()
     } else {
         format!("static pods in `{}`", host.facts.manifest_dir)

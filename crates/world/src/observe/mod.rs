@@ -26,6 +26,7 @@ use crate::local::now_ms;
 use camino::Utf8PathBuf;
 use futures::future::join_all;
 use rekindle_model::etcd::{EtcdConfig, EtcdLive};
+use rekindle_model::host::Component;
 use rekindle_model::inventory::{EarlierRun, Inventory};
 use rekindle_model::source::VaultPoint;
 use rekindle_model::{HostId, HostPath, Seen};
@@ -162,6 +163,16 @@ pub async fn etcd_config(host: &dyn Host) -> Seen<EtcdConfig> {
     let (manifests, units) = tokio::join!(manifests::find(host, &folder), units::find(host));
     let manifests = manifests.unwrap_or_default();
     etcd::find(host, &manifests, &units, &hostname).await.config
+}
+
+/// Whether a host has a part of a control plane of its own, running or not: the manifest or the unit of a component, or the
+/// kubeconfig that kubeadm leaves where the others may be what is lost.
+pub async fn is_control_plane(host: &dyn Host) -> bool {
+    let folder = manifests::folder(host, None).await;
+    let (manifests, units) = tokio::join!(manifests::find(host, &folder), units::find(host));
+    let runs = manifests.unwrap_or_default().iter().any(|manifest| manifest.component.is_some())
+        || Component::ALL.into_iter().any(|component| units::of(&units, component).is_some());
+    runs || ask::exists(host, &HostPath::from(crate::cluster::KUBEADM_ADMIN)).await
 }
 
 /// SHA-256 (hex).

@@ -60,8 +60,7 @@ pub(super) struct Run {
     /// ... or if more would have been lost than this: `5s`.
     #[arg(long, value_name = "TIME")]
     pub(super) target_rpo: Option<Span>,
-    /// The drill fails with exit code 3 if no API server could be booted on what was restored, or not all be compared:
-    /// nothing was shown to run then.
+    /// The drill ends with exit code 3 if no API server could be booted on what was restored: nothing was shown to run then.
     #[arg(long)]
     pub(super) require_boot: bool,
     /// A folder with room for twice the database.

@@ -32,10 +32,17 @@ pub(super) async fn checks(cluster: &Cluster, settings: &Settings, revision: i64
     vec![keys, ca]
 }
 
+/// Tokens of service accounts that lie in Secrets.
+const STORED: &str = "/api/v1/secrets?fieldSelector=type%3Dkubernetes.io%2Fservice-account-token";
+/// What marks a token that nobody used for long: an API server refuses it by design, whatever its keys
+/// (Kubernetes `pkg/serviceaccount/legacy.go`).
+const INVALID: &str = "kubernetes.io%2Flegacy-token-invalid-since";
+/// Marked ones are counted up to here.
+const COUNTED: usize = 500;
+
 /// Tokens that lie in the backup must be good; where there are none, one that the private key signs.
 async fn keys(cluster: &Cluster) -> Result<Check, Failure> {
-    let path = "/api/v1/secrets?limit=3&fieldSelector=type%3Dkubernetes.io%2Fservice-account-token";
-    let stored = get(cluster, path).await?;
+    let stored = get(cluster, &format!("{STORED}&labelSelector=%21{INVALID}&limit=3")).await?;
     let tokens: Vec<Redacted<String>> = items(&stored).iter().filter_map(stored_token).collect();
     for token in &tokens {
         if !accepted(cluster, token).await? {
@@ -48,6 +55,8 @@ async fn keys(cluster: &Cluster) -> Result<Check, Failure> {
     if !tokens.is_empty() {
         return Ok(Check::passed(KEYS, format!("{} stored tokens are accepted", tokens.len())));
     }
+    let marked = get(cluster, &format!("{STORED}&labelSelector={INVALID}&limit={COUNTED}")).await?;
+    let none = none_to_compare(items(&marked).len());
     let accounts = get(cluster, "/api/v1/serviceaccounts?limit=1").await?;
     let Some(account) = items(&accounts).first().and_then(name) else {
         return Ok(Check::not_proved(KEYS, "there is no service account in the backup"));
@@ -59,11 +68,22 @@ async fn keys(cluster: &Cluster) -> Result<Check, Failure> {
     let token = made.pointer("/status/token").and_then(Value::as_str).unwrap_or_default();
     let fits = accepted(cluster, &Redacted::new(token.to_owned())).await?;
     Ok(if fits {
-        let detail = "sa.key and sa.pub fit each other; the backup holds no token to compare them with";
+        let detail = format!("sa.key and sa.pub fit each other; {none}");
         Check::passed("the service-account keys are a pair", detail)
     } else {
         Check::failed(KEYS, "what sa.key signs is not accepted with sa.pub: they are no pair")
     })
+}
+
+/// Why no stored token tells.
+fn none_to_compare(marked: usize) -> String {
+    let more = if marked >= COUNTED { " or more" } else { "" };
+    match marked {
+        0 => "the backup holds no token to compare them with".into(),
+        _ => format!(
+            "the backup holds no token to compare them with but {marked}{more} that the cluster had marked invalid, unused for long"
+        ),
+    }
 }
 
 async fn get(cluster: &Cluster, path: &str) -> Result<Value, Failure> {
@@ -79,7 +99,11 @@ fn name(object: &Value) -> Option<(&str, &str)> {
     Some((text("/metadata/namespace")?, text("/metadata/name")?))
 }
 
+/// None also where its Secret is being deleted: such a token is refused by design, too.
 fn stored_token(secret: &Value) -> Option<Redacted<String>> {
+    if secret.pointer("/metadata/deletionTimestamp").is_some() {
+        return None;
+    }
     let encoded = secret.pointer("/data/token")?.as_str()?;
     Some(Redacted::new(String::from_utf8(BASE64_STANDARD.decode(encoded).ok()?).ok()?))
 }
@@ -109,4 +133,22 @@ async fn ca(cluster: &Cluster, file: &camino::Utf8Path, revision: i64) -> Result
         (all, equal) if all == equal => Check::passed(CA, format!("equal in {all} namespaces")),
         (all, equal) => Check::failed(CA, format!("{} of {all} namespaces hold another one", all - equal)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A token that is on its way out says nothing of the keys, and of what was passed over it is told how much there was.
+    #[test]
+    fn what_is_refused_by_design_is_no_witness() {
+        let secret = json!({"metadata": {"name": "a"}, "data": {"token": "dA=="}});
+        assert!(stored_token(&secret).is_some_and(|token| token.expose() == "t"));
+        let mut leaving = secret;
+        leaving["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        assert!(stored_token(&leaving).is_none());
+        assert_eq!(none_to_compare(0), "the backup holds no token to compare them with");
+        assert!(none_to_compare(2).contains("but 2 that"), "{}", none_to_compare(2));
+        assert!(none_to_compare(COUNTED).contains("500 or more"));
+    }
 }
