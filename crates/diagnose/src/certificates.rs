@@ -45,9 +45,10 @@ pub(crate) fn check(inventory: &Inventory, report: &mut Report) {
     }
     for (host, facts) in read.iter().filter(|(_, facts)| !facts.files.is_empty()) {
         let now_s = inventory.host_now_s(host);
-        validity(host, facts, now_s, report);
-        signatures(host, facts, report);
-        keys(host, facts, report);
+        let whole = readable(host, facts, report);
+        validity(host, facts, now_s, whole, report);
+        signatures(host, facts, whole, report);
+        keys(host, facts, whole, report);
         served(host, facts, report);
         addresses(host, facts, report);
     }
@@ -94,7 +95,40 @@ fn found(
     report.found(code, Some(&host.id), title, summary, first, evidence.collect());
 }
 
-fn validity(host: &HostFacts, facts: &CertificateFacts, now_s: i64, report: &mut Report) {
+/// Whether each certificate and each leaf's key is there and can be read; what can't be is not judged further.
+fn readable(host: &HostFacts, facts: &CertificateFacts, report: &mut Report) -> bool {
+    let title = "certificates and their keys can be read";
+    let why = |file: &CertificateFile| match (&file.certificate, &file.key) {
+        (Seen::Unknown(why), _) => Some(why.clone()),
+        (Seen::Known(_), KeyState::Unreadable(why)) => Some(format!("its key: {why}")),
+        (Seen::Known(_), KeyState::Missing) if file.authority.is_some() => {
+            Some("its key does not exist".to_owned())
+        }
+        _ => None,
+    };
+    let unread: Vec<(String, Evidence)> = facts
+        .files
+        .iter()
+        .filter_map(|file| {
+            let told = format!("{}; breaks: {}", why(file)?, breaks(&file.name));
+            Some((file.name.clone(), seen_at(&host.id, file.path(), told)))
+        })
+        .collect();
+    if unread.is_empty() {
+        report.ok(LAYER, Some(&host.id), title, "");
+    }
+    found(
+        "RK-P12",
+        host,
+        title,
+        ("can't be read, or its key", "certificates can't be read, or their keys"),
+        &unread,
+        report,
+    );
+    unread.is_empty()
+}
+
+fn validity(host: &HostFacts, facts: &CertificateFacts, now_s: i64, whole: bool, report: &mut Report) {
     let mut sorted: Vec<_> = known(facts).collect();
     sorted.sort_by_key(|(_, certificate)| certificate.not_after_s);
     let pick = |wanted: &dyn Fn(&CertificateFile, &Certificate) -> bool| -> Vec<(String, Evidence)> {
@@ -138,7 +172,7 @@ fn validity(host: &HostFacts, facts: &CertificateFacts, now_s: i64, report: &mut
             pick(&|f, c| own(f) && invalid(c)),
         ),
     ];
-    let all_well = lists.iter().all(|(.., about)| about.is_empty());
+    let all_well = whole && lists.iter().all(|(.., about)| about.is_empty());
     for (code, title, what, about) in lists {
         found(code, host, title, what, &about, report);
     }
@@ -148,7 +182,7 @@ fn validity(host: &HostFacts, facts: &CertificateFacts, now_s: i64, report: &mut
     }
 }
 
-fn signatures(host: &HostFacts, facts: &CertificateFacts, report: &mut Report) {
+fn signatures(host: &HostFacts, facts: &CertificateFacts, whole: bool, report: &mut Report) {
     let title = "certificates are signed by the present authorities";
     let of_others: Vec<(String, Evidence)> = known(facts)
         .filter(|(file, _)| file.signed_by_authority == Some(false))
@@ -158,7 +192,7 @@ fn signatures(host: &HostFacts, facts: &CertificateFacts, report: &mut Report) {
             (file.name.clone(), seen_at(&host.id, file.path(), told))
         })
         .collect();
-    if of_others.is_empty() {
+    if whole && of_others.is_empty() {
         report.ok(LAYER, Some(&host.id), title, "");
     }
     found(
@@ -171,7 +205,7 @@ fn signatures(host: &HostFacts, facts: &CertificateFacts, report: &mut Report) {
     );
 }
 
-fn keys(host: &HostFacts, facts: &CertificateFacts, report: &mut Report) {
+fn keys(host: &HostFacts, facts: &CertificateFacts, whole: bool, report: &mut Report) {
     let title = "keys belong to their certificates";
     let others: Vec<(String, Evidence)> = known(facts)
         .filter(|(file, _)| file.key == KeyState::Differs)
@@ -181,7 +215,7 @@ fn keys(host: &HostFacts, facts: &CertificateFacts, report: &mut Report) {
             (file.name.clone(), seen_at(&host.id, file.path(), told))
         })
         .collect();
-    if others.is_empty() {
+    if whole && others.is_empty() {
         report.ok(LAYER, Some(&host.id), title, "");
     }
     found(

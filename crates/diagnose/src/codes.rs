@@ -187,6 +187,15 @@ pub const CODES: &[Code] = &[
         follows: &["RK-H05"],
     },
     Code {
+        code: "RK-P12",
+        layer: Layer::Certificates,
+        severity: Severity::Failure,
+        title: "certificate or its key is missing or can't be read",
+        meaning: "A certificate is garbled or gone, or the key beside it is: its component does not start with it again.",
+        remedy: "a key alone that is gone: rekindle certs renew NAME; a certificate: kubeadm init phase certs NAME (or kubeconfig NAME), or restore the pair from a backup of the host",
+        follows: &["RK-H04"],
+    },
+    Code {
         code: "RK-R01",
         layer: Layer::Runtime,
         severity: Severity::Failure,
@@ -202,7 +211,7 @@ pub const CODES: &[Code] = &[
         title: "kubelet does not run",
         meaning: "kubelet's unit is stopped: static pods that end are not started again, and the node's lease is not renewed.",
         remedy: "start kubelet; Rekindle does it when it recovers",
-        follows: &["RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-K03"],
+        follows: &["RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-P12", "RK-K03"],
     },
     Code {
         code: "RK-K02",
@@ -211,7 +220,7 @@ pub const CODES: &[Code] = &[
         title: "kubelet does not stay up",
         meaning: "kubelet's unit is active or restarting, but kubelet is not healthy.",
         remedy: "fix what its last fatal line says, then start it",
-        follows: &["RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-H04", "RK-R01", "RK-K03"],
+        follows: &["RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-P12", "RK-H04", "RK-R01", "RK-K03"],
     },
     Code {
         code: "RK-K03",
@@ -220,7 +229,7 @@ pub const CODES: &[Code] = &[
         title: "kubelet's client certificate has expired",
         meaning: "kubelet says that its certificate has expired: it can't talk to the API server, and after a restart it does not start.",
         remedy: "rekindle certs renew kubelet-client, with a host that has the authority's key among the hosts",
-        follows: &["RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-H05"],
+        follows: &["RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-P12", "RK-H05"],
     },
     Code {
         code: "RK-K04",
@@ -284,8 +293,9 @@ pub const CODES: &[Code] = &[
         meaning: "The member does not run; nothing of its data is lost.",
         remedy: "start it; nothing needs to be restored",
         follows: &[
-            "RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-H04", "RK-R01", "RK-K01", "RK-K02",
-            "RK-K04", "RK-K03", "RK-C02", "RK-C03", "RK-C04", "RK-C05", "RK-E08", "RK-E13", "RK-E18",
+            "RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-P12", "RK-H04", "RK-R01", "RK-K01",
+            "RK-K02", "RK-K04", "RK-K03", "RK-C02", "RK-C03", "RK-C04", "RK-C05", "RK-E08", "RK-E13",
+            "RK-E18",
         ],
     },
     Code {
@@ -296,8 +306,8 @@ pub const CODES: &[Code] = &[
         meaning: "The member runs and its data is whole, but too few others do: it takes no writes.",
         remedy: "bring the other members back, or restore when their data is lost",
         follows: &[
-            "RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-H01", "RK-H02", "RK-E01", "RK-E02",
-            "RK-E03", "RK-E04", "RK-E05", "RK-E06", "RK-E08", "RK-E09", "RK-E10", "RK-E18",
+            "RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-P12", "RK-H01", "RK-H02", "RK-E01",
+            "RK-E02", "RK-E03", "RK-E04", "RK-E05", "RK-E06", "RK-E08", "RK-E09", "RK-E10", "RK-E18",
         ],
     },
     Code {
@@ -400,7 +410,7 @@ pub const CODES: &[Code] = &[
         title: "etcd's certificates are refused",
         meaning: "Members or clients of etcd refuse each other's certificates.",
         remedy: "see rekindle certs check; rekindle certs renew --all makes them anew with the cluster's authorities",
-        follows: &["RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-H05"],
+        follows: &["RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-P12", "RK-H05"],
     },
     Code {
         code: "RK-C01",
@@ -410,9 +420,9 @@ pub const CODES: &[Code] = &[
         meaning: "The systemd unit of a control-plane component is stopped or failed.",
         remedy: "start the unit; its last lines say why it ended",
         follows: &[
-            "RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-H04", "RK-C05", "RK-C10", "RK-E01",
-            "RK-E02", "RK-E05", "RK-E06", "RK-E07", "RK-E08", "RK-E10", "RK-E11", "RK-E13", "RK-E18",
-            "RK-C01",
+            "RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-P12", "RK-H04", "RK-C05", "RK-C10",
+            "RK-E01", "RK-E02", "RK-E05", "RK-E06", "RK-E07", "RK-E08", "RK-E10", "RK-E11", "RK-E13",
+            "RK-E18", "RK-C01",
         ],
     },
     Code {
@@ -459,9 +469,10 @@ pub const CODES: &[Code] = &[
         meaning: "The component's manifest is in place but its container does not run.",
         remedy: "recover: kubelet is restarted, which also forgets crash back-offs; the container's last lines say why it ended",
         follows: &[
-            "RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-H04", "RK-R01", "RK-K01", "RK-K02",
-            "RK-K04", "RK-K03", "RK-C02", "RK-C03", "RK-C04", "RK-C05", "RK-C10", "RK-E01", "RK-E02",
-            "RK-E05", "RK-E06", "RK-E07", "RK-E08", "RK-E10", "RK-E11", "RK-E13", "RK-E18", "RK-C06",
+            "RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-P12", "RK-H04", "RK-R01", "RK-K01",
+            "RK-K02", "RK-K04", "RK-K03", "RK-C02", "RK-C03", "RK-C04", "RK-C05", "RK-C10", "RK-E01",
+            "RK-E02", "RK-E05", "RK-E06", "RK-E07", "RK-E08", "RK-E10", "RK-E11", "RK-E13", "RK-E18",
+            "RK-C06",
         ],
     },
     Code {
@@ -472,9 +483,9 @@ pub const CODES: &[Code] = &[
         meaning: "The component runs but does not say that it is healthy.",
         remedy: "look into its log; restart it when everything below is healthy",
         follows: &[
-            "RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-H04", "RK-C02", "RK-C03", "RK-C04",
-            "RK-C05", "RK-C10", "RK-E01", "RK-E02", "RK-E05", "RK-E06", "RK-E07", "RK-E08", "RK-E10",
-            "RK-E11", "RK-E13", "RK-E18", "RK-E12", "RK-C01", "RK-C06",
+            "RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-P12", "RK-H04", "RK-C02", "RK-C03",
+            "RK-C04", "RK-C05", "RK-C10", "RK-E01", "RK-E02", "RK-E05", "RK-E06", "RK-E07", "RK-E08",
+            "RK-E10", "RK-E11", "RK-E13", "RK-E18", "RK-E12", "RK-C01", "RK-C06",
         ],
     },
     Code {
@@ -494,8 +505,8 @@ pub const CODES: &[Code] = &[
         meaning: "No controller-manager or scheduler renews its lease: nothing is reconciled or scheduled.",
         remedy: "start the component, or restart it when it runs and does nothing",
         follows: &[
-            "RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-E11", "RK-C01", "RK-C02", "RK-C03",
-            "RK-C04", "RK-C05", "RK-C06", "RK-C07", "RK-A01", "RK-A02",
+            "RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-P12", "RK-E11", "RK-C01", "RK-C02",
+            "RK-C03", "RK-C04", "RK-C05", "RK-C06", "RK-C07", "RK-A01", "RK-A02",
         ],
     },
     Code {
@@ -505,7 +516,7 @@ pub const CODES: &[Code] = &[
         title: "component's certificate has expired",
         meaning: "A component that does not work says that a certificate has expired.",
         remedy: "rekindle certs renew --all: makes them anew and restarts the components",
-        follows: &["RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-H05"],
+        follows: &["RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-P12", "RK-H05"],
     },
     Code {
         code: "RK-A01",
@@ -515,9 +526,10 @@ pub const CODES: &[Code] = &[
         meaning: "The API server of this host does not answer on the host itself.",
         remedy: "see the cause; when etcd is healthy, start it",
         follows: &[
-            "RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-H04", "RK-R01", "RK-K01", "RK-K02",
-            "RK-K04", "RK-E01", "RK-E02", "RK-E05", "RK-E06", "RK-E07", "RK-E08", "RK-E10", "RK-E11",
-            "RK-E13", "RK-E18", "RK-C01", "RK-C02", "RK-C03", "RK-C04", "RK-C05", "RK-C06", "RK-C10",
+            "RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-P12", "RK-H04", "RK-R01", "RK-K01",
+            "RK-K02", "RK-K04", "RK-E01", "RK-E02", "RK-E05", "RK-E06", "RK-E07", "RK-E08", "RK-E10",
+            "RK-E11", "RK-E13", "RK-E18", "RK-C01", "RK-C02", "RK-C03", "RK-C04", "RK-C05", "RK-C06",
+            "RK-C10",
         ],
     },
     Code {
@@ -528,9 +540,9 @@ pub const CODES: &[Code] = &[
         meaning: "The API server answers and says itself that it is not ready.",
         remedy: "see the checks it names and the cause",
         follows: &[
-            "RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-H04", "RK-E01", "RK-E02", "RK-E03",
-            "RK-E04", "RK-E05", "RK-E06", "RK-E07", "RK-E08", "RK-E10", "RK-E11", "RK-E12", "RK-E13",
-            "RK-E18", "RK-C02", "RK-C03", "RK-C04", "RK-C05", "RK-C06",
+            "RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-P12", "RK-H04", "RK-E01", "RK-E02",
+            "RK-E03", "RK-E04", "RK-E05", "RK-E06", "RK-E07", "RK-E08", "RK-E10", "RK-E11", "RK-E12",
+            "RK-E13", "RK-E18", "RK-C02", "RK-C03", "RK-C04", "RK-C05", "RK-C06",
         ],
     },
     Code {
@@ -549,7 +561,7 @@ pub const CODES: &[Code] = &[
         title: "no API server answers, nor the control-plane endpoint",
         meaning: "The address in front of the API servers does not answer, and none of those behind it is ready.",
         remedy: "see the cause: bring the API servers back first",
-        follows: &["RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-A01", "RK-A02"],
+        follows: &["RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-P12", "RK-A01", "RK-A02"],
     },
     Code {
         code: "RK-A12",
@@ -568,8 +580,8 @@ pub const CODES: &[Code] = &[
         meaning: "The node's Ready condition is not True.",
         remedy: "see the cause; look at kubelet on the node",
         follows: &[
-            "RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-H01", "RK-H04", "RK-R01", "RK-K01",
-            "RK-K02", "RK-K03", "RK-E11", "RK-A01", "RK-A02",
+            "RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-P12", "RK-H01", "RK-H04", "RK-R01",
+            "RK-K01", "RK-K02", "RK-K03", "RK-E11", "RK-A01", "RK-A02",
         ],
     },
     Code {
@@ -580,8 +592,8 @@ pub const CODES: &[Code] = &[
         meaning: "The node says Ready but has not renewed its lease: the condition is stale, as after a restore.",
         remedy: "look at kubelet on the node and at the API server it talks to",
         follows: &[
-            "RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-R01", "RK-K01", "RK-K02", "RK-K04",
-            "RK-K03", "RK-E11", "RK-A01", "RK-A02",
+            "RK-P01", "RK-P03", "RK-P04", "RK-P08", "RK-P09", "RK-P12", "RK-R01", "RK-K01", "RK-K02",
+            "RK-K04", "RK-K03", "RK-E11", "RK-A01", "RK-A02",
         ],
     },
     Code {

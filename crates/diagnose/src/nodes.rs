@@ -3,7 +3,6 @@
 use crate::report::Report;
 use rekindle_model::Seen;
 use rekindle_model::finding::{Evidence, Layer};
-use rekindle_model::host::HostFacts;
 use rekindle_model::inventory::{Inventory, NodeFacts};
 
 /// kubelet renews every 10 s and is given up after 40 to 50 s.
@@ -22,7 +21,7 @@ pub(crate) fn check(inventory: &Inventory, report: &mut Report) {
 
 fn one(inventory: &Inventory, node: &NodeFacts, report: &mut Report) {
     let title = format!("node {} is Ready", node.name);
-    let host = inventory.hosts.iter().find(|h| is_on(h, node)).map(|h| &h.id);
+    let host = inventory.hosts.iter().find(|h| node.is_on(h)).map(|h| &h.id);
     let condition = Evidence {
         source: format!("nodes/{}", node.name),
         text: format!("Ready={}: {}", node.ready, node.reason),
@@ -43,9 +42,4 @@ fn one(inventory: &Inventory, node: &NodeFacts, report: &mut Report) {
     } else {
         report.ok(Layer::Nodes, host, &title, "");
     }
-}
-
-fn is_on(host: &HostFacts, node: &NodeFacts) -> bool {
-    let named = host.hostname.known().is_some_and(|name| name.eq_ignore_ascii_case(&node.name));
-    named || host.addresses.known().is_some_and(|all| node.addresses.iter().any(|a| all.contains(a)))
 }

@@ -124,6 +124,10 @@ pub struct Certificate {
     pub key_kind: String,
     /// SHA-256 (hex) of its public key (SubjectPublicKeyInfo).
     pub public_key_sha256: String,
+    /// Name of the node whose identity it is, by the attributes of its subject: one organization `system:nodes`, one common
+    /// name `system:node:NAME`, and nothing else.
+    #[serde(default)]
+    pub node: Option<String>,
 }
 
 const DAY_S: i64 = 86_400;
@@ -207,6 +211,12 @@ pub struct Renewal {
     pub authority_sha256: String,
     /// Addresses and names the new one is also for.
     pub added_names: Vec<String>,
+    /// Where another host signs: the node whose identity it is, and the only one it may be.
+    #[serde(default)]
+    pub node: Option<String>,
+    /// Whether the old key is gone: then nothing of it is moved aside.
+    #[serde(default)]
+    pub key_missing: bool,
 }
 
 /// One file of a renewal on its way: the old one goes to `old`, the new one comes from `new`.
@@ -236,7 +246,9 @@ impl Renewal {
         let name = &self.name;
         match &self.place {
             CertificatePlace::Pair { cert, key } => {
-                vec![one(key, format!("{name}.key")), one(cert, format!("{name}.crt"))]
+                let mut of_key = one(key, format!("{name}.key"));
+                of_key.old = of_key.old.filter(|_| !self.key_missing);
+                vec![of_key, one(cert, format!("{name}.crt"))]
             }
             CertificatePlace::Kubeconfig { path } => vec![one(path, name.clone())],
             CertificatePlace::Link { current } => {

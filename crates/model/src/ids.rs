@@ -21,6 +21,11 @@ impl HostId {
     pub fn is_local(&self) -> bool {
         self.0 == "local"
     }
+    /// Its own name or address, as it stands in what the user calls it: `10.0.0.13` of `root@10.0.0.13`.
+    pub fn bare(&self) -> &str {
+        let bare = self.0.rsplit('@').next().unwrap_or(&self.0);
+        bare.trim_start_matches("ssh://")
+    }
 }
 
 impl fmt::Display for HostId {

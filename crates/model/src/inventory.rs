@@ -93,10 +93,39 @@ pub struct EarlierRun {
     pub ended_ms: i64,
 }
 
+impl NodeFacts {
+    /// Whether it has a host's name.
+    pub fn is_named(&self, host: &HostFacts) -> bool {
+        host.hostname.known().is_some_and(|name| name.eq_ignore_ascii_case(&self.name))
+    }
+
+    /// Whether it has an address of a host.
+    pub fn has_address_of(&self, host: &HostFacts) -> bool {
+        host.addresses.known().is_some_and(|all| self.addresses.iter().any(|a| all.contains(a)))
+    }
+
+    /// Whether it is that host, by name or address.
+    pub fn is_on(&self, host: &HostFacts) -> bool {
+        self.is_named(host) || self.has_address_of(host)
+    }
+}
+
 impl Inventory {
     /// The host of an id.
     pub fn host(&self, id: &HostId) -> Option<&HostFacts> {
         self.hosts.iter().find(|h| &h.id == id)
+    }
+
+    /// The node that a host is, where the nodes are known: by what the user calls the host, else by the host's own name
+    /// (whatever its case), else by its addresses.
+    pub fn node_on(&self, host: &HostFacts) -> Option<&NodeFacts> {
+        let nodes = self.cluster.nodes.known()?;
+        let bare = host.id.bare();
+        let called = |node: &&NodeFacts| node.name == bare || node.addresses.iter().any(|a| a == bare);
+        let named = |node: &&NodeFacts| node.is_named(host);
+        let at = |node: &&NodeFacts| node.has_address_of(host);
+        let find = |wanted: &dyn Fn(&&NodeFacts) -> bool| nodes.iter().find(wanted);
+        find(&called).or_else(|| find(&named)).or_else(|| find(&at))
     }
 
     /// A host's own time at the reading, seconds since the Unix epoch: its certificates are judged by its clock.

@@ -36,6 +36,14 @@ pub enum Error {
         /// Whom it should be for.
         wanted: String,
     },
+    /// Asked for from another host, and not proved to be that of its node.
+    #[error("node {node} is given no certificate: {why}")]
+    NotOfNode {
+        /// The node.
+        node: String,
+        /// Why not.
+        why: &'static str,
+    },
     /// The library that makes keys and certificates failed.
     #[error("cannot {doing}")]
     Make {

@@ -42,6 +42,7 @@ pub fn certificate(der: &[u8]) -> Result<Certificate, Error> {
         is_authority: parsed.is_ca(),
         key_kind: key_kind(parsed.public_key()),
         public_key_sha256: sha256(parsed.public_key().raw),
+        node: node(&parsed),
     };
     for name in alternative_names(&parsed)? {
         match name {
@@ -53,6 +54,20 @@ pub fn certificate(der: &[u8]) -> Result<Certificate, Error> {
     found.dns_names.sort();
     found.ip_addresses.sort();
     Ok(found)
+}
+
+/// The node whose identity a certificate is. Its subject as text does not tell: an organization may be called
+/// `system:nodes, CN=system:node:w1`.
+fn node(parsed: &X509Certificate<'_>) -> Option<String> {
+    let subject = parsed.subject();
+    let (mut organizations, mut names) = (subject.iter_organization(), subject.iter_common_name());
+    let (organization, name) = (organizations.next()?.as_str().ok()?, names.next()?.as_str().ok()?);
+    let name = name.strip_prefix("system:node:")?;
+    // a DNS subdomain, as names of nodes are (RFC 1123)
+    let of_host = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+    let sound = !name.is_empty() && name.chars().all(of_host);
+    let alone = subject.iter_attributes().count() == 2;
+    (alone && organization == "system:nodes" && sound).then(|| name.to_owned())
 }
 
 pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, Error> {

@@ -1,7 +1,8 @@
 //! Making a certificate anew: a key and a request for it where the old one lies, a signature where the authority is.
 //!
 //! The request says for whom (subject, names, usages) by the old certificate, as `kubeadm certs renew` does; the signer
-//! checks the result against the plan, so that no host can ask for somebody else's certificate.
+//! checks the result against the plan, so that no host can ask for somebody else's certificate. For another host's node the
+//! plan only knows what that host said: there the old certificate comes with the request, and its signature is proved.
 
 use crate::Error;
 use crate::read::{alternative_names, certificate, first_certificate, is_signed_by, key_pair, parse, sha256};
@@ -165,7 +166,38 @@ pub fn sign(
         .map_err(make("read the authority"))?;
     let made = asked.signed_by(&issuer).map_err(make("sign"))?;
     check(wanted, made.der(), &authority_der)?;
+    if let Some(node) = &wanted.node {
+        prove_node(wanted, node, request, made.der(), &authority_der)?;
+    }
     Ok(crate::certificate_pem(made.der()))
+}
+
+/// That the authority has signed the very same before, and that it is that node's identity by its attributes.
+fn prove_node(
+    wanted: &Renewal,
+    node: &str,
+    request: &str,
+    made: &[u8],
+    authority: &[u8],
+) -> Result<(), Error> {
+    let refused = |why| Err(Error::NotOfNode { node: node.to_owned(), why });
+    let Ok(old) = first_certificate(request.as_bytes()) else {
+        return refused("its old one does not come with the request");
+    };
+    let (held, made) = (certificate(&old)?, certificate(made)?);
+    if held.sha256 != wanted.old.sha256 {
+        return refused("its old one is not the one that the plan saw");
+    }
+    if !is_signed_by(&old, authority)? {
+        return refused("its old one is not signed by this authority");
+    }
+    if held.node.as_deref() != Some(node) || made.node.as_deref() != Some(node) {
+        return refused("the subject is not that of the node");
+    }
+    if !made.has_profile_of(&expected(&held, &wanted.added_names)) {
+        return refused("the old one is for other names or usages");
+    }
+    Ok(())
 }
 
 fn at(seconds: i64) -> Result<OffsetDateTime, Error> {

@@ -70,6 +70,8 @@ fn renewal(old: &[u8], by: &Authority, added: &[&str]) -> Renewal {
         authority_key: "/ca.key".into(),
         authority_sha256: read::certificate(&ca).unwrap().sha256,
         added_names: added.iter().map(|name| (*name).to_owned()).collect(),
+        node: None,
+        key_missing: false,
     }
 }
 
@@ -127,6 +129,57 @@ fn nobody_gets_another_identity() {
     assert!(renew::sign(&wanted, &request, ca.certificate.as_bytes(), &ca.key).is_ok());
     let foreign = read::first_certificate(other.certificate.as_bytes()).unwrap();
     assert!(!read::is_signed_by(&old, &foreign).unwrap(), "same name, another key");
+}
+
+/// A client certificate for this subject.
+fn of_subject(by: &Authority, organizations: &[&str], common_name: &str) -> Vec<u8> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    for organization in organizations {
+        params.distinguished_name.push(DnType::OrganizationName, *organization);
+    }
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let signer = KeyPair::from_pem(std::str::from_utf8(by.key.expose()).unwrap()).unwrap();
+    let issuer = Issuer::from_ca_cert_pem(&by.certificate, signer).unwrap();
+    params.signed_by(&key(&rcgen::PKCS_ECDSA_P256_SHA256), &issuer).unwrap().der().to_vec()
+}
+
+// A worker was taken over. It reports a subject that reads like its own and is the controller-manager's, or one that no
+// authority has signed: it gets neither. What the authority had signed for its node it gets again, and without its old
+// certificate nothing.
+#[test]
+fn a_host_that_was_taken_over_gains_nothing() {
+    let ca = authority("kubernetes", &rcgen::PKCS_ECDSA_P256_SHA256);
+    let other = authority("kubernetes", &rcgen::PKCS_ECDSA_P256_SHA256);
+    let key = renew::new_key("EC-P256").unwrap();
+    let signed = |old: &[u8], with: &[u8]| {
+        let wanted = Renewal { node: Some("w1".into()), ..renewal(old, &ca, &[]) };
+        let request = renew::request(old, &[], &key).unwrap() + &certificate_pem(with);
+        renew::sign(&wanted, &request, ca.certificate.as_bytes(), &ca.key)
+    };
+    let own = of_subject(&ca, &["system:nodes"], "system:node:w1");
+    assert_eq!(read::certificate(&own).unwrap().node.as_deref(), Some("w1"));
+    assert!(signed(&own, &own).is_ok());
+    let posing = of_subject(&ca, &["system:nodes, CN=system:node:w1"], "system:kube-controller-manager");
+    let told = read::certificate(&posing).unwrap();
+    assert!(told.subject.starts_with("O=system:nodes, CN=system:node:w1"), "{}", told.subject);
+    assert_eq!(told.node, None);
+    let forged = of_subject(&other, &["system:nodes"], "system:node:w1");
+    let of_another = of_subject(&ca, &["system:nodes"], "system:node:cp-1");
+    for (old, with, why) in [
+        (&posing, &posing, "the subject is not that of the node"),
+        (&of_another, &of_another, "the subject is not that of the node"),
+        (&forged, &forged, "not signed by this authority"),
+        (&forged, &own, "not the one that the plan saw"),
+    ] {
+        let refused = signed(old, with).unwrap_err().to_string();
+        assert!(refused.contains(why), "{refused}");
+    }
+    let wanted = Renewal { node: Some("w1".into()), ..renewal(&own, &ca, &[]) };
+    let request = renew::request(&own, &[], &key).unwrap();
+    let bare = renew::sign(&wanted, &request, ca.certificate.as_bytes(), &ca.key).unwrap_err().to_string();
+    assert!(bare.contains("does not come with the request"), "{bare}");
 }
 
 // A kubeconfig keeps every byte but those of its identity, and an identity in files of its own is not touched.

@@ -72,6 +72,9 @@ pub fn breaking(
         return refused(why, "name every control-plane host with --host");
     }
     let members = survey.members.as_slice();
+    if let Some(why) = members.iter().find_map(|member| of_another(member, &cluster.kube_system_uid)) {
+        return refused(why, "give the hosts and the kubeconfig of one cluster: that which may be broken");
+    }
     let broken = match (scenario, members) {
         (Scenario::QuorumLost | Scenario::MemberLost, [] | [_] | [_, _]) => {
             let why =
@@ -118,6 +121,24 @@ pub(crate) fn may_be_broken(
             Err(format!("this cluster does not carry the label {DRILL_LABEL}={ALLOWED} on kube-system"))
         }
         None => Err(unread(label.why_unknown())),
+    }
+}
+
+/// Why a member is not proved to be of the cluster that may be broken: what the API tells may come by the operator's own
+/// kubeconfig, from another cluster than that of the hosts given.
+fn of_another(member: &Member<'_>, allowed: &Seen<String>) -> Option<String> {
+    let host = &member.host.id;
+    let in_etcd = match &member.host.etcd_live {
+        Seen::Known(live) => &live.kube_system_uid,
+        Seen::Unknown(why) => return Some(format!("etcd on {host} could not be asked whose it is: {why}")),
+    };
+    match (in_etcd, allowed.known()) {
+        (Seen::Unknown(why), _) => Some(format!("etcd on {host} does not tell whose it is: {why}")),
+        (Seen::Known(held), Some(uid)) if held == uid => None,
+        (Seen::Known(held), uid) => Some(format!(
+            "etcd on {host} is another cluster's (kube-system UID {held}) than the one that may be broken ({})",
+            uid.map_or("unknown", String::as_str)
+        )),
     }
 }
 

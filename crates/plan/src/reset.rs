@@ -12,14 +12,14 @@ use crate::refuse;
 use crate::restart::nothing_lost;
 use crate::saves::add_saves;
 use crate::sources::{host_of, none_needed};
-use crate::survey::{Context, kubelet_unit};
+use crate::survey::{Context, Survey, kubelet_unit, url_host};
 use rekindle_model::diagnosis::{Diagnosis, MemberVerdict};
 use rekindle_model::etcd::{EtcdEndpoint, EtcdMember};
-use rekindle_model::host::{HostFacts, Layout};
+use rekindle_model::host::{Component, HostFacts, Layout};
 use rekindle_model::inventory::Inventory;
 use rekindle_model::plan::{Goal, Phase, PlanOutcome};
 use rekindle_model::step::{Reversibility, Step};
-use rekindle_model::{HostId, HostPath};
+use rekindle_model::{HostId, HostPath, Seen};
 
 /// What kubeadm and kubelet keep on a host, by folder (kubeadm `phases/reset/cleanupnode.go`). CNI configuration is not
 /// among it: a host that joins again needs it.
@@ -81,15 +81,20 @@ pub fn reset(
 
 /// The member that leaves with the host; none for a worker, and for the only member there is.
 fn leaving<'a>(context: &Context<'a>, host: &'a HostFacts) -> Result<Option<Leaving<'a>>, String> {
-    let Some(config) = host.etcd_config.known() else { return Ok(None) };
+    let config = host.etcd_config.known();
     let survey = context.survey(&[]);
-    if survey.voters <= 1 {
+    if config.is_some() && survey.voters <= 1 {
         return Ok(None);
     }
     let healthy = |h: &HostFacts| context.verdict(&h.id) == Some(&MemberVerdict::Healthy);
     let others: Vec<&HostFacts> =
         survey.members.iter().map(|m| m.host).filter(|h| h.id != host.id && healthy(h)).collect();
-    let left = survey.voters - 1;
+    let listed = others.iter().find_map(|h| Some((*h, h.etcd_live.known()?.members.known()?)));
+    let member = listed.and_then(|(_, members)| members.iter().find(|m| is_its(context, host, m)).cloned());
+    if config.is_none() && member.is_none() {
+        return without_etcd(host, &survey).map(|()| None);
+    }
+    let left = survey.voters.saturating_sub(1);
     if others.len() < left / 2 + 1 {
         return Err(format!(
             "without the member on {} {left} would be left, and only {} of them are seen to be healthy",
@@ -97,20 +102,55 @@ fn leaving<'a>(context: &Context<'a>, host: &'a HostFacts) -> Result<Option<Leav
             others.len()
         ));
     }
-    let listed = others.iter().find_map(|h| {
-        let members = h.etcd_live.known()?.members.known()?;
-        let own = |m: &&EtcdMember| m.peer_urls.iter().any(|url| config.peer_urls.contains(url));
-        Some((*h, members.iter().find(own).cloned()))
-    });
-    match listed {
-        Some((survivor, Some(member))) => {
+    match (listed, member) {
+        (Some((survivor, _)), Some(member)) => {
             let endpoint = survivor.etcd_config.known().map(|c| c.endpoint.clone());
             let endpoint = endpoint.ok_or("etcd's settings on a survivor are not known")?;
             Ok(Some(Leaving { member, survivor, endpoint, left }))
         }
         // It has left already: an earlier reset was cut off behind that.
-        Some((_, None)) => Ok(None),
-        None => Err("no healthy member tells who the members are".into()),
+        (Some(_), None) => Ok(None),
+        (None, _) => Err("no healthy member tells who the members are".into()),
+    }
+}
+
+/// Whether a member is a host's: by its settings, and where they can't be read by its name and its peers' address.
+fn is_its(context: &Context<'_>, host: &HostFacts, member: &EtcdMember) -> bool {
+    if let Some(config) = host.etcd_config.known() {
+        return member.peer_urls.iter().any(|url| config.peer_urls.contains(url));
+    }
+    let node = context.inventory.node_on(host);
+    let names =
+        [Some(host.id.bare()), host.hostname.known().map(String::as_str), node.map(|n| n.name.as_str())];
+    let named = names.into_iter().flatten().any(|name| name.eq_ignore_ascii_case(&member.name));
+    let own = host.addresses.known().into_iter().chain(node.map(|n| &n.addresses)).flatten();
+    let mut addresses = own.map(String::as_str).chain([host.id.bare()]);
+    named || addresses.any(|address| member.peer_urls.iter().any(|url| url_host(url) == address))
+}
+
+/// That a host whose settings of etcd are not known has no etcd: a worker, or a control plane with an etcd elsewhere.
+fn without_etcd(host: &HostFacts, survey: &Survey<'_>) -> Result<(), String> {
+    let etcd = Component::Etcd;
+    let seen =
+        host.manifest(etcd).is_some() || host.process(etcd).is_some() || host.container(etcd).is_some();
+    let elsewhere = host.manifests.known().is_some() && survey.uncovered.is_empty();
+    if !seen && (host.layout == Layout::None || elsewhere) {
+        return Ok(());
+    }
+    Err(format!(
+        "etcd's settings on {} can't be read ({}), and no list of a healthy member shows which member is its: that would stay \
+         in etcd, and its data where it is",
+        host.id,
+        host.etcd_config.why_unknown().unwrap_or_default()
+    ))
+}
+
+/// Name of the Node that a host is, as the API tells it; where it tells nothing, kubelet's choice (the host's name in lower
+/// case). A name that is none of the Nodes' would be taken for one that is gone already.
+fn node_name(inventory: &Inventory, host: &HostFacts) -> Option<String> {
+    match &inventory.cluster.nodes {
+        Seen::Known(_) => inventory.node_on(host).map(|node| node.name.clone()),
+        Seen::Unknown(_) => host.hostname.known().map(|name| name.to_lowercase()),
     }
 }
 
@@ -141,7 +181,8 @@ fn parts(context: &Context<'_>, host: &HostFacts, leaving: Option<&Leaving<'_>>)
         let told = format!("remove member {} ({}) from etcd", leaving.member.name, leaving.member.id);
         steps.add(survivor, Phase::Restore, Reversibility::Final, told, step);
     }
-    if let (Some(api), Some(name)) = (api, host.hostname.known()) {
+    let node = node_name(context.inventory, host);
+    if let (Some(api), Some(name)) = (api, &node) {
         steps.stage();
         let step = Step::DeleteNode { name: name.clone() };
         let told = format!("delete the Node object {name}");
@@ -165,7 +206,7 @@ fn parts(context: &Context<'_>, host: &HostFacts, leaving: Option<&Leaving<'_>>)
              that the host joins anew; everything it had stays in the run's folders.",
             context.goal.run_id
         ),
-        warnings: warnings(host, api),
+        warnings: warnings(host, leaving, api, node.as_deref()),
     }
 }
 
@@ -221,7 +262,12 @@ fn summary(host: &HostFacts, leaving: Option<&Leaving<'_>>, api: Option<&HostFac
     format!("{what} All that `kubeadm reset` would delete is renamed aside and kept. {back}")
 }
 
-fn warnings(host: &HostFacts, api: Option<&HostFacts>) -> Vec<String> {
+fn warnings(
+    host: &HostFacts,
+    leaving: Option<&Leaving<'_>>,
+    api: Option<&HostFacts>,
+    node: Option<&str>,
+) -> Vec<String> {
     let mut warnings = vec![
         "Left as they are, as by kubeadm: /etc/cni/net.d, iptables and IPVS rules (`iptables-save | grep KUBE`, `ipvsadm \
          --clear`), ~/.kube/config. The address of its API server leaves the endpoints by itself within 15 s."
@@ -230,6 +276,18 @@ fn warnings(host: &HostFacts, api: Option<&HostFacts>) -> Vec<String> {
     ];
     if api.is_none() {
         warnings.push("No other API server is ready: the Node object is not deleted.".into());
+    } else if node.is_none() {
+        warnings.push(format!(
+            "None of the cluster's Nodes is seen to be {}: none is deleted. `kubectl get nodes -o wide` shows whether one is left.",
+            host.id
+        ));
+    }
+    if let (Some(_), Some(why)) = (leaving, host.etcd_config.why_unknown()) {
+        warnings.push(format!(
+            "etcd's settings on {} can't be read ({why}): its data is neither saved nor moved aside. Move it away before the \
+             host joins again.",
+            host.id
+        ));
     }
     warnings
 }

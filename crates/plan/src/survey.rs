@@ -142,14 +142,8 @@ fn covers(config: &EtcdConfig, absent: &Absent) -> bool {
 
 /// Whether the user's name of a host (`root@10.0.0.13`, `cp3`) means this member's host.
 fn names_host(id: &HostId, absent: &Absent) -> bool {
-    let bare = bare(id);
+    let bare = id.bare();
     absent.name == bare || absent.peer_urls.iter().any(|url| url_host(url) == bare)
-}
-
-/// A host's own name or address, as it stands in what the user calls it.
-fn bare(id: &HostId) -> &str {
-    let bare = id.0.rsplit('@').next().unwrap_or(&id.0);
-    bare.trim_start_matches("ssh://")
 }
 
 /// Nodes that nobody need wait for: those of lost members, and those that are named like lost hosts or have their
@@ -157,7 +151,7 @@ fn bare(id: &HostId) -> &str {
 pub(crate) fn lost_nodes(context: &Context<'_>, survey: &Survey<'_>) -> Vec<String> {
     let mut names: Vec<String> = survey.lost.iter().map(|l| l.name.clone()).collect();
     for node in context.inventory.cluster.nodes.known().into_iter().flatten() {
-        let mut hosts = context.inventory.lost_hosts.iter().map(bare);
+        let mut hosts = context.inventory.lost_hosts.iter().map(HostId::bare);
         let lost = hosts.any(|host| node.name == host || node.addresses.iter().any(|a| a == host));
         if lost && !names.contains(&node.name) {
             names.push(node.name.clone());

@@ -5,6 +5,7 @@
 use rekindle_model::certificate::{
     Certificate, CertificateFacts, CertificateFile, CertificatePlace, KeyState,
 };
+use rekindle_model::finding::{CheckResult, Layer};
 use rekindle_model::fixtures::{Fixture, NOW_MS};
 use rekindle_model::inventory::Inventory;
 use rekindle_model::plan::{Goal, Plan, PlanOutcome};
@@ -46,6 +47,7 @@ fn file(name: &str, authority: Option<&str>, days_left: i64) -> CertificateFile 
         is_authority: authority.is_none(),
         key_kind: "RSA-2048".into(),
         public_key_sha256: String::new(),
+        node: None,
     };
     let place = match name {
         "kubelet-client" => {
@@ -72,7 +74,9 @@ fn cluster(fixture: Fixture, days_left: i64) -> Inventory {
     for host in &mut inventory.hosts {
         let mut node = file("kubelet-client", Some("ca"), days_left);
         if let Seen::Known(certificate) = &mut node.certificate {
-            certificate.subject = "O=system:nodes, CN=system:node:x".into();
+            let name = host.hostname.known().unwrap();
+            certificate.subject = format!("O=system:nodes, CN=system:node:{name}");
+            certificate.node = Some(name.clone());
         }
         let files = vec![
             file("ca", None, 3000),
@@ -85,6 +89,17 @@ fn cluster(fixture: Fixture, days_left: i64) -> Inventory {
         host.certificates = Seen::Known(CertificateFacts { pki_dir, files, ..CertificateFacts::default() });
     }
     inventory
+}
+
+/// The facts of a host's certificate.
+fn facts_of<'i>(inventory: &'i mut Inventory, host: usize, name: &str) -> &'i mut CertificateFile {
+    let Seen::Known(facts) = &mut inventory.hosts[host].certificates else { panic!("not read") };
+    facts.files.iter_mut().find(|file| file.name == name).unwrap()
+}
+
+fn refused(outcome: PlanOutcome) -> String {
+    let PlanOutcome::Refused(refusal) = outcome else { panic!("not refused: {outcome:#?}") };
+    refusal.reason
 }
 
 fn renewed(inventory: &Inventory) -> PlanOutcome {
@@ -217,6 +232,145 @@ fn only_a_nodes_identity_is_signed_elsewhere() {
         .collect();
     assert_eq!(signed, [(&inventory.hosts[0].id, vec!["kubelet-client"])]);
     assert!(plan.warnings.iter().any(|w| w.contains("etcd-peer")), "{:?}", plan.warnings);
+    let told = "kubelet-client (O=system:nodes, CN=system:node:cp-3)";
+    assert!(plan.steps.iter().any(|s| s.summary.contains(told)), "the subject stands in the plan");
+}
+
+// A host without the authority's key that was taken over says of its certificate what it likes: that it is another node's, one
+// that only reads like a node's, one that nobody signed. None of it is signed, whether the API tells who the nodes are or not.
+#[test]
+fn a_host_that_was_taken_over_gets_no_other_identity() {
+    let mut inventory = cluster(Fixture::kubeadm(3), 20);
+    facts_of(&mut inventory, 2, "ca").key = KeyState::Missing;
+    let with = |change: &dyn Fn(&mut Inventory)| {
+        let mut changed = inventory.clone();
+        change(&mut changed);
+        let plan = plan(renewed(&changed), &changed);
+        let told = plan.warnings.iter().find(|w| w.contains("kubelet-client on root@10.0.0.13")).cloned();
+        told.unwrap_or_default()
+    };
+    let pose = |inventory: &mut Inventory, node: Option<&str>| {
+        let Seen::Known(old) = &mut facts_of(inventory, 2, "kubelet-client").certificate else { panic!() };
+        old.node = node.map(str::to_owned);
+    };
+    let blind = |inventory: &mut Inventory| inventory.cluster.nodes = Seen::Unknown("down".into());
+    assert_eq!(with(&|_| {}), "");
+    assert_eq!(with(&|i| blind(i)), "");
+    assert!(with(&|i| pose(i, None)).contains("is the identity of no node"));
+    assert!(with(&|i| pose(i, Some("cp-1"))).contains("the host is node cp-3"));
+    let lied = with(&|i| {
+        pose(i, Some("cp-1"));
+        i.hosts[2].hostname = Seen::Known("cp-1".into());
+        i.hosts[2].addresses = Seen::Known(vec!["10.0.0.11".into()]);
+    });
+    assert!(lied.contains("the host is node cp-3"), "{lied}");
+    let dark = with(&|i| {
+        pose(i, Some("cp-1"));
+        blind(i);
+    });
+    assert!(dark.contains("root@10.0.0.11 may be that node"), "{dark}");
+    let forged = with(&|i| facts_of(i, 2, "kubelet-client").signed_by_authority = Some(false));
+    assert!(forged.contains("not seen to have signed"), "{forged}");
+}
+
+// One of the hosts given can't be reached, or its certificates can't be read: a run without it would end as if all was renewed.
+#[test]
+fn no_host_that_was_given_is_passed_over() {
+    let all = cluster(Fixture::kubeadm(3), 20);
+    let mut away = all.clone();
+    away.hosts[2].unreachable = Some("no route to host".into());
+    let why = refused(renewed(&away));
+    assert!(why.contains("root@10.0.0.13: no route to host"), "{why}");
+    away.lost_hosts.push(away.hosts[2].id.clone());
+    assert!(matches!(renewed(&away), PlanOutcome::Plan(_)), "it was given up by name");
+    let mut unread = all.clone();
+    unread.hosts[1].certificates = Seen::Unknown("no answer within 30 s".into());
+    let why = refused(renewed(&unread));
+    assert!(why.contains("root@10.0.0.12: no answer within 30 s"), "{why}");
+    assert!(refused(expired(&unread)).contains("no answer within 30 s"));
+}
+
+// A garbled certificate, a missing or unreadable key of a leaf: each is found, and nothing beside it is called well. An
+// authority's key may be kept elsewhere.
+#[test]
+fn what_can_not_be_read_is_not_well() {
+    let inventory = cluster(Fixture::kubeadm(1), 300);
+    let codes = |inventory: &Inventory| {
+        let found = rekindle_diagnose::diagnose(inventory);
+        let wrong: Vec<String> = found.findings.iter().map(|f| f.code.clone()).collect();
+        let well = found.checks.iter().filter(|c| c.layer == Layer::Certificates);
+        (wrong, well.filter(|c| c.result == CheckResult::Ok && c.title.starts_with("keys")).count())
+    };
+    assert_eq!(codes(&inventory), (Vec::new(), 1));
+    let changes: [fn(&mut CertificateFile); 3] = [
+        |file| file.certificate = Seen::Unknown("its certificate does not parse".into()),
+        |file| file.key = KeyState::Missing,
+        |file| file.key = KeyState::Unreadable("permission denied".into()),
+    ];
+    for change in changes {
+        let mut broken = inventory.clone();
+        change(facts_of(&mut broken, 0, "apiserver"));
+        assert_eq!(codes(&broken), (vec!["RK-P12".to_owned()], 0));
+    }
+    let mut external = inventory.clone();
+    facts_of(&mut external, 0, "ca").key = KeyState::Missing;
+    assert_eq!(codes(&external), (Vec::new(), 1));
+}
+
+// The Node is named as the API names it, whatever the host calls itself: DELETE of a name that is none answers 404, which is
+// taken for done.
+#[test]
+fn the_node_that_is_deleted_is_the_hosts() {
+    let deleted = |own: &str, change: &dyn Fn(&mut Inventory)| {
+        let mut inventory = Fixture::kubeadm(3).build();
+        inventory.hosts[2].hostname = Seen::Known(own.into());
+        change(&mut inventory);
+        let (diagnosis, target) = (rekindle_diagnose::diagnose(&inventory), inventory.hosts[2].id.clone());
+        let plan = plan(reset(&inventory, &diagnosis, &goal(), &target, NOW_MS), &inventory);
+        let name = plan.steps.iter().find_map(|s| match &s.step {
+            Step::DeleteNode { name } => Some(name.clone()),
+            _ => None,
+        });
+        (name, plan.warnings.iter().any(|w| w.contains("none is deleted")))
+    };
+    let node = (Some("cp-3".to_owned()), false);
+    assert_eq!(deleted("CP-3", &|_| {}), node);
+    assert_eq!(deleted("cp-3.example.com", &|_| {}), node);
+    assert_eq!(deleted("CP-3", &|i| i.cluster.nodes = Seen::Unknown("forbidden".into())), node);
+    let gone = deleted("cp-3", &|i| {
+        if let Seen::Known(nodes) = &mut i.cluster.nodes {
+            nodes.truncate(2);
+        }
+    });
+    assert_eq!(gone, (None, true));
+}
+
+// The host's etcd manifest does not parse: its member still leaves etcd, by name or address as the others list it. When no list
+// names it the host stays: a member that is listed and gone for good costs the next failure its quorum.
+#[test]
+fn a_member_leaves_though_its_settings_can_not_be_read() {
+    let mut inventory = Fixture::kubeadm(3).build();
+    inventory.hosts[2].etcd_config = Seen::Unknown("etcd.yaml does not parse".into());
+    let target = inventory.hosts[2].id.clone();
+    let planned = |inventory: &Inventory| {
+        reset(inventory, &rekindle_diagnose::diagnose(inventory), &goal(), &target, NOW_MS)
+    };
+    let found = plan(planned(&inventory), &inventory);
+    let left = |s: &Step| matches!(s, Step::RemoveMember { member, .. } if member.name == "cp-3");
+    assert!(found.steps.iter().any(|s| left(&s.step)), "{:#?}", found.steps);
+    assert!(
+        found.warnings.iter().any(|w| w.contains("neither saved nor moved aside")),
+        "{:?}",
+        found.warnings
+    );
+    for host in &mut inventory.hosts {
+        let Seen::Known(live) = &mut host.etcd_live else { continue };
+        let Seen::Known(members) = &mut live.members else { continue };
+        let third = members.iter_mut().find(|m| m.name == "cp-3").unwrap();
+        (third.name, third.peer_urls) = ("infra0".into(), vec!["https://192.0.2.3:2380".into()]);
+    }
+    let why = refused(planned(&inventory));
+    assert!(why.contains("etcd.yaml does not parse") && why.contains("would stay in etcd"), "{why}");
 }
 
 // The host that goes is archived before a survivor removes its member; the way back stands in the plan. A member that the

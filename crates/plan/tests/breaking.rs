@@ -91,6 +91,26 @@ fn a_cluster_that_is_not_there_for_it_is_never_broken() {
     assert!(reason(&unknown).contains("can't be read"), "{}", reason(&unknown));
 }
 
+// The kubeconfig is of a cluster that may be broken, the hosts are production's: its admin.conf was removed, so the API that
+// answered is the other one's. Nothing is broken there, nor where etcd does not say whose it is.
+#[test]
+fn hosts_of_another_cluster_than_the_kubeconfigs_are_never_broken() {
+    for fixture in [Fixture::kubeadm(3), Fixture::systemd()] {
+        let mut inventory = fixture.build();
+        assert!(matches!(outcome(&inventory, Scenario::Stopped), PlanOutcome::Plan(_)));
+        let facts = &mut inventory.hosts.last_mut().unwrap().etcd_live;
+        let Seen::Known(live) = facts else { panic!("etcd does not answer") };
+        live.kube_system_uid = Seen::Known("production".into());
+        let refused = outcome(&inventory, Scenario::Stopped);
+        assert!(reason(&refused).contains("another cluster's (kube-system UID production)"), "{refused:#?}");
+        let facts = &mut inventory.hosts.last_mut().unwrap().etcd_live;
+        let Seen::Known(live) = facts else { panic!("etcd does not answer") };
+        live.kube_system_uid = Seen::Unknown("no key".into());
+        let refused = outcome(&inventory, Scenario::Stopped);
+        assert!(reason(&refused).contains("does not tell whose it is: no key"), "{refused:#?}");
+    }
+}
+
 // What is ill already is not broken further; all data is not taken away when there is no backup; and half a cluster at hand,
 // or too small a one, is no place for a scenario about quorum.
 #[test]

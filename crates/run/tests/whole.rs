@@ -183,3 +183,76 @@ async fn a_reset_is_taken_back_until_the_member_has_left() {
         }
     }
 }
+
+// etcd runs as a user of its own, and its key is that user's in root's folder: so are the new key and, after an undo, the old
+// one. Nobody reads more than before.
+#[tokio::test(start_paused = true)]
+async fn renewed_files_have_owner_and_mode_of_the_old_ones() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    let case = Case::new(common::certificates);
+    let file = |name: &str| case.host_root().join("etc/kubernetes").join(name);
+    let owner = match file("pki/etcd/peer.key").metadata().unwrap().uid() {
+        0 => 4321, // only root can give files away; without it there is one owner to look at
+        own => own,
+    };
+    let wanted = [
+        ("pki/etcd/peer.key", 0o440, owner),
+        ("pki/etcd/peer.crt", 0o640, owner),
+        ("pki/apiserver.key", 0o600, owner),
+        ("scheduler.conf", 0o640, owner),
+    ];
+    for (name, mode, owner) in wanted {
+        std::fs::set_permissions(file(name), std::fs::Permissions::from_mode(mode)).unwrap();
+        std::os::unix::fs::chown(file(name), Some(owner), Some(owner)).unwrap();
+    }
+    let assert_kept = |when: &str| {
+        for (name, mode, owner) in wanted {
+            let found = file(name).metadata().unwrap();
+            assert_eq!(
+                (found.mode() & 0o777, found.uid(), found.gid()),
+                (mode, owner, owner),
+                "{name} {when}"
+            );
+        }
+    };
+    let old = std::fs::read(file("pki/etcd/peer.key")).unwrap();
+    let report = case.execute(&Hooks { twice: true, ..Hooks::default() }).await.unwrap();
+    assert_eq!(report.outcome, Outcome::Verified, "{:#?}", common::failures(&report));
+    assert_ne!(std::fs::read(file("pki/etcd/peer.key")).unwrap(), old);
+    assert_kept("after the renewal");
+    let report = case.undo(&Hooks::default()).await.unwrap();
+    assert_eq!(report.outcome, Outcome::Undone, "{:#?}", common::failures(&report));
+    assert_eq!(std::fs::read(file("pki/etcd/peer.key")).unwrap(), old);
+    assert_kept("after the undo");
+}
+
+/// A renewal on a host whose API server has lost its key.
+fn keyless() -> Case {
+    let mut case = Case::with(common::certificates, |inventory, diagnosis, goal| {
+        let mut inventory = inventory.clone();
+        if let rekindle_model::Seen::Known(facts) = &mut inventory.hosts[0].certificates {
+            let file = facts.files.iter_mut().find(|f| f.name == "apiserver").unwrap();
+            file.key = rekindle_model::certificate::KeyState::Missing;
+        }
+        let names = ["apiserver", "etcd-peer"].map(str::to_owned).to_vec();
+        let wanted = rekindle_plan::certificates::Renew { names, ..Default::default() };
+        let now_ms = rekindle_model::fixtures::NOW_MS;
+        rekindle_plan::certificates::renew_certificates(&inventory, diagnosis, goal, &wanted, now_ms)
+    });
+    std::fs::remove_file(case.host_root().join("etc/kubernetes/pki/apiserver.key")).unwrap();
+    case.before = case.world.fingerprint().unwrap();
+    case
+}
+
+// A key is gone: its certificate still tells whom a new pair is for. Nothing is there to be moved aside, and an undo leaves
+// nothing in its place.
+#[tokio::test(start_paused = true)]
+async fn a_pair_without_its_key_is_made_anew() {
+    let case = keyless();
+    let report = case.execute(&Hooks { twice: true, ..Hooks::default() }).await.unwrap();
+    assert_eq!(report.outcome, Outcome::Verified, "{:#?}", common::failures(&report));
+    assert!(case.host_root().join("etc/kubernetes/pki/apiserver.key").exists());
+    let report = case.undo(&Hooks::default()).await.unwrap();
+    assert_eq!(report.outcome, Outcome::Undone, "{:#?}", common::failures(&report));
+    case.assert_as_before("undone");
+}

@@ -105,6 +105,21 @@ async fn what_a_run_made_gets_the_owner_of_its_place() {
     assert_eq!(aside.join("snap/db").metadata().unwrap().uid(), owner);
 }
 
+// A certificate is gone and its key is there, another is garbled: both are told, with why. What is not there at all, nor its
+// key, was never made.
+#[tokio::test]
+async fn certificates_that_are_gone_or_garbled_are_told() {
+    let (dir, host) = (scratch(), machine());
+    for (name, text) in [("apiserver.key", "x"), ("front-proxy-client.crt", "garbage")] {
+        std::fs::write(dir.path.join(name), text).unwrap();
+    }
+    let facts = host.certificates(&at(&dir.path), Vec::new()).await.unwrap();
+    let why = |name: &str| facts.file(name).unwrap().certificate.why_unknown().unwrap().to_owned();
+    assert!(why("apiserver").ends_with("apiserver.crt does not exist"), "{}", why("apiserver"));
+    assert!(why("front-proxy-client").contains("holds no PEM block"), "{}", why("front-proxy-client"));
+    assert!(facts.file("etcd-peer").is_none() && facts.file("ca").is_none());
+}
+
 // Removing is for what a run made, and its name must say so.
 #[tokio::test]
 async fn only_a_runs_own_trees_are_removed() {

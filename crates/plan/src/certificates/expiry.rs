@@ -2,7 +2,7 @@
 //! ordinary renewal finds what it would find after a year off.
 
 use super::Renew;
-use super::pick::{Work, reachable, work};
+use super::pick::{Work, left_out, reachable, work};
 use super::steps::{add_signed, add_start_kubelet, add_stopped_swap};
 use crate::build::Steps;
 use crate::survey::Context;
@@ -15,6 +15,9 @@ const ENDED_S: i64 = 3_600;
 /// # Errors
 /// Why these certificates can't be let expire: what can't be renewed afterwards must not be broken.
 pub(crate) fn add_expiry(context: &Context<'_>, steps: &mut Steps) -> Result<(), String> {
+    if let Some(why) = left_out(context) {
+        return Err(format!("not every host given could be read: {why}"));
+    }
     let wanted = Renew { all: true, ..Renew::default() };
     let (mut external, mut works) = (Vec::new(), Vec::new());
     for host in reachable(context) {

@@ -5,9 +5,10 @@
 //! (all certificates have expired, so no member of etcd trusts another) there is nothing to keep up: all hosts at once.
 //! Components are stopped before the swap and started after it, so that taking it back in reverse order does the same.
 //!
-//! [`pick`] says what is renewed and who signs it, [`steps`] how it is carried out, [`expiry`] what a drill does instead.
+//! [`pick`] says what is renewed and who signs it, [`identity`] what another host may sign, [`steps`] how it is carried out, [`expiry`] what a drill does instead.
 
 pub(crate) mod expiry;
+mod identity;
 mod pick;
 mod steps;
 
@@ -20,7 +21,7 @@ use crate::saves::add_saves;
 use crate::sources::{host_of, none_needed};
 use crate::survey::{Context, Survey};
 use crate::words::and_list;
-use pick::{KUBELET_SERVING, Work, reachable, work};
+use pick::{KUBELET_SERVING, Work, left_out, reachable, work};
 use rekindle_model::HostId;
 use rekindle_model::certificate::CertificateFile;
 use rekindle_model::diagnosis::{Diagnosis, EtcdVerdict};
@@ -56,13 +57,22 @@ pub fn renew_certificates(
     if let Some(name) = unknown_name(&context, wanted) {
         return refused(format!("no host given has a certificate named {name}"), vec![names_there(&context)]);
     }
+    if let Some(why) = left_out(&context) {
+        let without =
+            "reach it and plan again, or leave it out of --host: then its certificates stay as they are";
+        return refused(format!("not every host given could be read: {why}"), vec![without.into()]);
+    }
     let mut external = Vec::new();
     let mut works: Vec<Work<'_>> = Vec::new();
     for host in reachable(&context) {
         match work(&context, host, wanted, &mut external) {
             Ok(Some(work)) => works.push(work),
             Ok(None) => {}
-            Err(why) => return refused(why, Vec::new()),
+            Err(why) => {
+                let others =
+                    "name the others, or make this one with `kubeadm init phase certs` or `kubeconfig`";
+                return refused(why, vec![others.into()]);
+            }
         }
     }
     if works.is_empty() && external.is_empty() {

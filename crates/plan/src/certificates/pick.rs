@@ -1,6 +1,7 @@
 //! What is renewed on a host, by whose key, and who has to be restarted for it.
 
 use super::Renew;
+use super::identity::own_node;
 use crate::paths::aside_in;
 use crate::survey::Context;
 use rekindle_model::certificate::{
@@ -60,6 +61,19 @@ pub(super) fn reachable<'a>(context: &Context<'a>) -> impl Iterator<Item = &'a H
     context.inventory.hosts.iter().filter(move |h| h.unreachable.is_none() && !lost.contains(&h.id))
 }
 
+/// Hosts that were given and of whose certificates nothing is known, each with the reason: a run that passed them over
+/// would end as if they were renewed. None when all could be read.
+pub(super) fn left_out(context: &Context<'_>) -> Option<String> {
+    let given = context.inventory.hosts.iter().filter(|h| !context.is_lost(&h.id));
+    let told: Vec<String> = given
+        .filter_map(|host| {
+            let why = host.unreachable.as_deref().or_else(|| host.certificates.why_unknown())?;
+            Some(format!("{}: {why}", host.id))
+        })
+        .collect();
+    (!told.is_empty()).then(|| told.join("; "))
+}
+
 /// What is to be done on a host; none when nothing.
 pub(super) fn work<'a>(
     context: &Context<'a>,
@@ -100,9 +114,9 @@ pub(super) fn work<'a>(
             }
         };
         match signer(context, host, authority, file, old) {
-            Ok((by, ca, ca_file)) => {
-                let renewal = renewal(context, wanted, now_s, facts, file, old, ca, ca_file);
-                work.renewals.push((by, renewal?));
+            Ok(Signer { by, ca, ca_file, node }) => {
+                let renewal = renewal(context, wanted, now_s, facts, file, old, ca, ca_file)?;
+                work.renewals.push((by, Renewal { node, ..renewal }));
                 work.uses(&file.name);
             }
             Err(why) => external.push(format!("{} on {}: {why}", file.name, host.id)),
@@ -128,7 +142,17 @@ fn moved_aside(context: &Context<'_>, file: &CertificateFile) -> Vec<(HostPath, 
         let folder = aside_in(path.parent().unwrap_or(path), &context.goal.run_id);
         (path.clone(), folder.join("old").join(path.file_name().unwrap_or("file")))
     };
-    vec![aside(cert), aside(key)]
+    let there = [Some(cert), Some(key).filter(|_| file.key != KeyState::Missing)];
+    there.into_iter().flatten().map(aside).collect()
+}
+
+/// Who signs.
+struct Signer<'a> {
+    by: HostId,
+    ca: &'a Certificate,
+    ca_file: &'a CertificateFile,
+    /// The node whose identity alone it signs, when it is another host.
+    node: Option<String>,
 }
 
 /// Who signs: this host, else (for a node's own identity only) another one with the same authority and its key.
@@ -138,7 +162,7 @@ fn signer<'a>(
     authority: &str,
     file: &CertificateFile,
     old: &Certificate,
-) -> Result<(HostId, &'a Certificate, &'a CertificateFile), String> {
+) -> Result<Signer<'a>, String> {
     let own = host.certificates.known().and_then(|facts| facts.file(authority));
     let own_ca =
         own.and_then(|ca| ca.certificate.known()).ok_or(format!("its authority {authority} is not there"))?;
@@ -149,18 +173,20 @@ fn signer<'a>(
         return Err(format!("its authority {authority} is not valid any more"));
     }
     if let Some(ca) = own.filter(|ca| usable(ca, context.inventory.host_now_s(host))) {
-        return Ok((host.id.clone(), own_ca, ca));
+        return Ok(Signer { by: host.id.clone(), ca: own_ca, ca_file: ca, node: None });
     }
     // No host may have somebody else's identity made for it.
-    let is_node = ["kubelet-client", "kubelet-server"].contains(&file.name.as_str())
-        && old.subject.starts_with("O=system:nodes, CN=system:node:");
+    let is_node = ["kubelet-client", "kubelet-server"].contains(&file.name.as_str());
     let mut others = reachable(context).filter_map(|other| {
         let ca = other.certificates.known()?.file(authority)?;
         let same = ca.certificate.known().is_some_and(|c| c.sha256 == own_ca.sha256);
-        (same && usable(ca, context.inventory.host_now_s(other))).then(|| (other.id.clone(), own_ca, ca))
+        (same && usable(ca, context.inventory.host_now_s(other))).then(|| (other.id.clone(), ca))
     });
     match others.next() {
-        Some(found) if is_node => Ok(found),
+        Some((by, ca_file)) if is_node => {
+            let node = Some(own_node(context, host, file, old)?);
+            Ok(Signer { by, ca: own_ca, ca_file, node })
+        }
         Some((by, ..)) => {
             Err(format!("the key of {authority} is on {by} only; copy it here, or renew it there"))
         }
@@ -205,6 +231,8 @@ fn renewal(
         authority_key: authority_key.clone(),
         authority_sha256: ca.sha256.clone(),
         added_names: if serves { wanted.added_names.clone() } else { Vec::new() },
+        node: None,
+        key_missing: file.key == KeyState::Missing,
     })
 }
 

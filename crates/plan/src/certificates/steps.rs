@@ -29,11 +29,19 @@ pub(super) fn add_signed(steps: &mut Steps, works: &[Work<'_>]) {
         for by in signers {
             let of_signer = work.renewals.iter().filter(|(other, _)| other == by);
             let renewals: Vec<Renewal> = of_signer.map(|(_, renewal)| renewal.clone()).collect();
-            let names: Vec<&str> = renewals.iter().map(|r| r.name.as_str()).collect();
+            let names: Vec<String> = renewals.iter().map(told).collect();
             let summary = format!("sign for {}: {}", work.host.id, names.join(", "));
             let step = Step::SignCertificates { for_host: work.host.id.clone(), renewals };
             steps.add(Some(by), Phase::Restore, Reversibility::Reversible, summary, step);
         }
+    }
+}
+
+/// A certificate that is signed; for another host with its subject, which is for a person to judge.
+fn told(one: &Renewal) -> String {
+    match &one.node {
+        Some(node) => format!("{} (O=system:nodes, CN=system:node:{node})", one.name),
+        None => one.name.clone(),
     }
 }
 

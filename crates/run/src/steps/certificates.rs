@@ -55,6 +55,12 @@ pub(super) async fn sign(
     for_host: &HostId,
     renewals: &[Renewal],
 ) -> Result<Outputs, StepError> {
+    if let Some(one) = renewals.iter().find(|one| for_host != ctx.host_id() && one.node.is_none()) {
+        return Err(StepError::Moved(format!(
+            "{} is no node's identity: it is signed on its own host",
+            one.name
+        )));
+    }
     let requests = pems(ctx, "requests", |host, step| {
         host == for_host && matches!(step, Step::RequestCertificates { .. })
     });
@@ -185,7 +191,7 @@ pub(super) async fn undo_install(
 
 /// Where a file that had no predecessor goes.
 fn undone(place: &HostPath, renewals: &[Renewal]) -> HostPath {
-    let own = renewals.iter().find(|renewal| renewal.behind.as_ref() == Some(place));
+    let own = renewals.iter().find(|renewal| renewal.moves().iter().any(|one| &one.place == place));
     let folder = own.map_or_else(HostPath::default, |renewal| renewal.folder.clone());
     folder.join("new").join(format!("{}.undone", place.file_name().unwrap_or("file")))
 }

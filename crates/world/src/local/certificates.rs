@@ -6,11 +6,14 @@ use crate::fault::{Fault, Outcome};
 use crate::host::{Reply, Request};
 use camino::{Utf8Path, Utf8PathBuf};
 use rekindle_model::certificate::{
-    CertificateFacts, CertificateFile, CertificatePlace, KeyPairFacts, KeyState, Renewal, ServedCertificate,
+    CertificateFacts, CertificateFile, CertificatePlace, KeyPairFacts, KeyState, Move, Renewal,
+    ServedCertificate,
 };
 use rekindle_model::seen::chain;
 use rekindle_model::{HostPath, Redacted, Seen};
 use rekindle_pki::{kubeconfig, read, renew};
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
 
 /// Larger than any file with certificates.
 const MAX_BYTES: u64 = 4 << 20;
@@ -118,9 +121,28 @@ impl Files<'_> {
         self.place(path).is_ok_and(|place| place.exists())
     }
 
-    fn write(&self, path: &HostPath, content: &[u8], mode: u32) -> Outcome<()> {
+    fn write(&self, path: &HostPath, content: &[u8]) -> Outcome<()> {
         let place = self.0.resolve(path)?;
-        durable::write(&place, &Utf8PathBuf::from(format!("{place}.part")), content, mode)
+        durable::write(&place, &Utf8PathBuf::from(format!("{place}.part")), content, durable::PRIVATE_FILE)
+    }
+
+    /// The old file of a move: in its place, or in the second call of an interrupted one aside already. What a link leads to.
+    fn old(&self, part: &Move) -> Option<Metadata> {
+        let mut paths = part.old.iter().chain([&part.place]);
+        paths.find_map(|path| self.place(path).ok()?.metadata().ok())
+    }
+
+    /// Writes a new file with owner, group and mode of the old one: who could read it reads it, and nobody else. Without an
+    /// old one it is private, to the owner of the last file of the renewal (its certificate, what its link leads to).
+    fn write_as_old(&self, renewal: &Renewal, part: &Move, content: &[u8]) -> Outcome<()> {
+        let Some(new) = &part.new else { return Ok(()) };
+        self.write(new, content)?;
+        let old = self.old(part);
+        let mode = old.as_ref().map_or(durable::PRIVATE_FILE, MetadataExt::mode);
+        match old.or_else(|| renewal.moves().iter().rev().find_map(|part| self.old(part))) {
+            Some(like) => durable::give(&self.0.resolve(new)?, (like.uid(), like.gid()), mode),
+            None => Ok(()),
+        }
     }
 }
 
@@ -150,7 +172,7 @@ fn facts(files: &Files<'_>, pki_dir: &HostPath) -> CertificateFacts {
     found
 }
 
-/// One certificate; none when there is no such file, or (kubelet's kubeconfig) when it holds none.
+/// One certificate; none when there is no such file and nothing of it, or (kubelet's kubeconfig) when it holds none.
 fn look(
     files: &Files<'_>,
     pki_dir: &HostPath,
@@ -167,7 +189,8 @@ fn look(
         signed_by_authority: None,
     };
     if !files.exists(file.path()) {
-        return None;
+        file.certificate = Seen::Unknown(format!("{} does not exist", file.path()));
+        return left_behind(files, &file).then_some(file);
     }
     let (der, half) = match contents(files, &file.place) {
         Ok(Some(contents)) => contents,
@@ -198,6 +221,18 @@ fn look(
         read::is_signed_by(&der, &read::first_certificate(signer.expose()).ok()?).ok()
     });
     Some(file)
+}
+
+/// Whether something shows that a certificate that is not there should be: its key, or a link to it. The kubelet makes its
+/// own pair anew when either file is gone.
+fn left_behind(files: &Files<'_>, file: &CertificateFile) -> bool {
+    match &file.place {
+        CertificatePlace::Pair { key, .. } => file.name != "kubelet-serving" && files.exists(key),
+        CertificatePlace::Kubeconfig { .. } => false,
+        CertificatePlace::Link { current } => {
+            files.0.resolve(current).is_ok_and(|link| link.symlink_metadata().is_ok())
+        }
+    }
 }
 
 /// DER of the certificate, and the digest of its key's public half.
@@ -267,18 +302,20 @@ fn old_der(files: &Files<'_>, renewal: &Renewal) -> Outcome<Vec<u8>> {
     Ok(der)
 }
 
-/// The request for a new key, which is made unless an earlier call has made it.
+/// The request for a new key, which is made unless an earlier call has made it; behind it the old certificate, by which
+/// another host's authority proves what it had signed.
 fn requested(files: &Files<'_>, renewal: &Renewal) -> Outcome<String> {
     let path = renewal.key_path();
     let key = if files.exists(&path) {
         Redacted::new(String::from_utf8_lossy(files.read(&path)?.expose()).into_owned())
     } else {
         let key = renew::new_key(&renewal.old.key_kind).map_err(|e| Fault::failed(chain(&e)))?;
-        files.write(&path, key.expose().as_bytes(), durable::PRIVATE_FILE)?;
+        files.write(&path, key.expose().as_bytes())?;
         key
     };
     let der = old_der(files, renewal)?;
-    renew::request(&der, &renewal.added_names, &key).map_err(|e| Fault::failed(chain(&e)))
+    let request = renew::request(&der, &renewal.added_names, &key).map_err(|e| Fault::failed(chain(&e)))?;
+    Ok(request + &rekindle_pki::certificate_pem(&der))
 }
 
 fn signed(files: &Files<'_>, renewal: &Renewal, request: &str) -> Outcome<String> {
@@ -302,10 +339,10 @@ fn stage(files: &Files<'_>, renewal: &Renewal, certificate: &str) -> Outcome<()>
         let Some(new) = &part.new else { continue };
         match &renewal.place {
             CertificatePlace::Pair { cert, .. } if &part.place == cert => {
-                files.write(new, certificate.as_bytes(), 0o644)?;
+                files.write_as_old(renewal, &part, certificate.as_bytes())?;
             }
             CertificatePlace::Pair { .. } => {
-                files.write(new, key_text.expose().as_bytes(), durable::PRIVATE_FILE)?;
+                files.write_as_old(renewal, &part, key_text.expose().as_bytes())?;
             }
             CertificatePlace::Kubeconfig { path } => {
                 // In the second call of an interrupted one the old text may lie aside already.
@@ -313,7 +350,7 @@ fn stage(files: &Files<'_>, renewal: &Renewal, certificate: &str) -> Outcome<()>
                 let text = files.read(old)?;
                 let text = String::from_utf8_lossy(text.expose()).into_owned();
                 let text = kubeconfig::with_identity(&text, certificate, &key_text).map_err(bad(path))?;
-                files.write(new, text.expose().as_bytes(), durable::PRIVATE_FILE)?;
+                files.write_as_old(renewal, &part, text.expose().as_bytes())?;
             }
             CertificatePlace::Link { current } if &part.place == current => {
                 let behind = renewal.behind.as_ref().ok_or_else(|| Fault::failed("nothing to link to"))?;
@@ -321,7 +358,7 @@ fn stage(files: &Files<'_>, renewal: &Renewal, certificate: &str) -> Outcome<()>
             }
             CertificatePlace::Link { .. } => {
                 let both = Redacted::new(format!("{certificate}{}", key_text.expose()));
-                files.write(new, both.expose().as_bytes(), durable::PRIVATE_FILE)?;
+                files.write_as_old(renewal, &part, both.expose().as_bytes())?;
             }
         }
     }

@@ -79,6 +79,19 @@ pub(crate) fn write(path: &Utf8Path, via: &Utf8Path, content: &[u8], mode: u32) 
     publish(&file, via, path)
 }
 
+/// Gives a file an owner, a group and permission bits.
+pub(crate) fn give(path: &Utf8Path, (uid, gid): (u32, u32), mode: u32) -> Outcome<()> {
+    let given = File::open(path).and_then(|file| {
+        let found = file.metadata()?;
+        if (found.uid(), found.gid()) != (uid, gid) {
+            std::os::unix::fs::fchown(&file, Some(uid), Some(gid))?;
+        }
+        file.set_permissions(Permissions::from_mode(mode & 0o777))?;
+        file.sync_all()
+    });
+    given.map_err(|e| Fault::io(format!("change owner and mode of {path}"), &e))
+}
+
 /// Makes a symbolic link `path` to `target`. One with that target is success.
 pub(crate) fn link(target: &Utf8Path, path: &Utf8Path) -> Outcome<()> {
     make_dirs(parent(path)?, PRIVATE_DIR)?;
@@ -95,8 +108,8 @@ pub(crate) fn link(target: &Utf8Path, path: &Utf8Path) -> Outcome<()> {
 
 /// Renames `from` to `to` on one file system, never replacing. Done already (no `from`, but `to`) is success.
 ///
-/// What comes out of a run's own folder gets the owner of the folder it is put into: an etcd that runs as a user of its
-/// own could not read a data dir of root's.
+/// A folder that comes out of a run's own gets the owner of the folder it is put into: an etcd that runs as a user of its
+/// own could not read a data dir of root's. A file keeps the owner it has: it was given one, or goes back as it was.
 pub(crate) fn rename_new(from: &Utf8Path, to: &Utf8Path) -> Outcome<()> {
     let (from_there, to_there) = (from.symlink_metadata().is_ok(), to.symlink_metadata().is_ok());
     match (from_there, to_there) {
@@ -107,7 +120,7 @@ pub(crate) fn rename_new(from: &Utf8Path, to: &Utf8Path) -> Outcome<()> {
         (false, true) => {}
         (true, false) => {
             make_dirs(parent(to)?, PRIVATE_DIR)?;
-            if is_own(from) && !is_own(to) {
+            if is_own(from) && !is_own(to) && from.symlink_metadata().is_ok_and(|found| found.is_dir()) {
                 give_to_owner_of(parent(to)?, from)?;
             }
             rename_no_replace(from, to).map_err(|e| Fault::io(format!("rename {from} to {to}"), &e))?;

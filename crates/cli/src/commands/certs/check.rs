@@ -33,7 +33,7 @@ pub(crate) struct CertificateReport {
     kind: String,
     /// When, milliseconds since the Unix epoch.
     taken_ms: i64,
-    /// Whether no finding fails.
+    /// Whether no finding fails, and the certificates of every host could be read.
     success: bool,
     /// One line a certificate.
     certificates: Vec<Line>,
@@ -87,7 +87,7 @@ pub(super) fn run(args: &Check, output: &Output) -> Result<Exit, Failure> {
     let worst = report.findings.iter().map(|f| f.severity).max();
     output.document(&report, |short| table(&report, short))?;
     Ok(match worst {
-        Some(Severity::Failure) => Exit::Findings,
+        _ if !report.success => Exit::Findings,
         Some(Severity::Warning) if args.fail_on == FailOn::Warn => Exit::Warnings,
         _ => Exit::Ok,
     })
@@ -104,7 +104,8 @@ fn report(inventory: &Inventory) -> CertificateReport {
         api_version: API_VERSION.into(),
         kind: "CertificateReport".into(),
         taken_ms: inventory.taken_ms,
-        success: findings.iter().all(|f| f.severity != Severity::Failure),
+        success: findings.iter().all(|f| f.severity != Severity::Failure)
+            && inventory.hosts.iter().all(|h| h.certificates.known().is_some()),
         certificates: read.flat_map(|(host, facts)| lines(inventory, host, facts)).collect(),
         hosts: inventory
             .hosts
@@ -126,6 +127,10 @@ fn lines(inventory: &Inventory, host: &HostFacts, facts: &CertificateFacts) -> V
             Seen::Known(c) if now_s > c.not_after_s => "expired".into(),
             Seen::Known(_) if file.signed_by_authority == Some(false) => "of another authority".into(),
             Seen::Known(_) if file.key == KeyState::Differs => "key differs".into(),
+            Seen::Known(_) if file.key == KeyState::Missing && file.authority.is_some() => {
+                "key missing".into()
+            }
+            Seen::Known(_) if matches!(file.key, KeyState::Unreadable(_)) => "key can't be read".into(),
             Seen::Known(c) if !file.is_authority() && c.is_ending_at(now_s) => "ending".into(),
             Seen::Known(_) => "ok".into(),
         };
@@ -201,6 +206,12 @@ fn table(report: &CertificateReport, short: bool) -> String {
         text.push('\n');
     }
     roots(&mut text, &report.findings);
-    let _ = writeln!(text, "Certificates are {}", if report.success { "√" } else { "×" });
+    let fails = report.findings.iter().any(|f| f.severity == Severity::Failure);
+    let verdict = match (report.success, fails) {
+        (true, _) => "√",
+        (false, true) => "×",
+        (false, false) => "? (not every host could be read)",
+    };
+    let _ = writeln!(text, "Certificates are {verdict}");
     text
 }

@@ -7,6 +7,7 @@ use super::report::{Check, DrillReport, Phase};
 use super::run::{Settled, conclude, settle};
 use crate::args::{Consent, Recover, Restore};
 use crate::commands::check::options;
+use crate::commands::managed;
 use crate::commands::plan::{LOOKS, Made, PAUSE, goal_without_data, new_run, point_file, show};
 use crate::commands::recover::{Ended, asked, recover, run_plan, turn};
 use crate::commands::{backup, from};
@@ -31,6 +32,8 @@ pub(super) fn run(mut args: Run, scenario: Scenario, output: &Output) -> Result<
     }
     let Settled { targets, clusters: allowed, .. } = settle(&mut args)?;
     let runtime = connect::runtime()?;
+    let instead = "a drill on its nodes is `--scenario node-lost`, one on its backups `rekindle drill run` without --scenario";
+    runtime.block_on(managed::refuse(&args.live.hosts, "drill run --scenario", instead, output))?;
     let world = runtime.block_on(connect::world(&args.live.hosts))?;
     let id = new_run();
     let turn = turn(&args.live.hosts, &args.live.consent, &id)?;
