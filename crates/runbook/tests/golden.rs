@@ -55,6 +55,7 @@ fn certificate(name: &str, place: CertificatePlace, authority: Option<&str>) -> 
         is_authority: authority.is_none(),
         key_kind: "EC-P256".into(),
         public_key_sha256: String::new(),
+        node: None,
     };
     CertificateFile {
         name: name.into(),
