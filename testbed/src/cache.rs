@@ -46,6 +46,21 @@ pub fn lane_suffix() -> Result<String> {
     }
 }
 
+/// The numbers of the lanes, but for lane 0, in which a cluster was left.
+///
+/// # Errors
+/// When the cache folder can't be listed.
+pub fn other_lanes() -> Result<Vec<u8>> {
+    let root = root()?;
+    let mut lanes = Vec::new();
+    for entry in root.read_dir_utf8().with_context(|| format!("cannot list {root}"))? {
+        let entry = entry.with_context(|| format!("cannot list {root}"))?;
+        let lane = entry.file_name().strip_prefix("live-").and_then(|lane| lane.parse::<u8>().ok());
+        lanes.extend(lane.filter(|_| entry.path().is_dir()));
+    }
+    Ok(lanes)
+}
+
 /// The folder of the cluster that runs in this lane.
 ///
 /// # Errors

@@ -11,7 +11,7 @@ use testbed::{Kind, Set, cache, net};
 fn assert_nothing_left() {
     let live = cache::live().unwrap();
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
-    assert!(!mounts.contains(live.as_str()), "mounts are left:\n{mounts}");
+    assert!(!mounts.contains(&format!("{live}/")), "mounts are left:\n{mounts}");
     assert!(!live.exists(), "{live} is left");
     let groups = testbed::cgroup::groups_of("cp1").unwrap();
     assert!(testbed::cgroup::pids(&groups).is_empty(), "processes are left");

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use clap::Subcommand;
 use std::os::unix::process::CommandExt as _;
-use testbed::{Kind, Set, base, cache, components, set};
+use testbed::{Kind, Set, base, cache, cmd, components, set};
 
 /// Arguments of `cargo xtask testbed`.
 #[derive(clap::Args)]
@@ -35,7 +35,7 @@ enum Action {
         #[arg(default_value_t = 500)]
         objects: usize,
     },
-    /// End the running cluster and remove what is left of it
+    /// End the running cluster and remove what is left of it, and of clusters of tests that were killed
     Down,
     /// Say what is built, saved and running
     Status,
@@ -57,10 +57,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Action::Make { sets } => sets.into_iter().try_for_each(set::make),
         Action::Up { set } => up(set),
         Action::Fill { objects } => running()?.fill(objects),
-        Action::Down => {
-            let _lock = cache::Lock::lane()?;
-            set::clean()
-        }
+        Action::Down => down(),
         Action::Status => status(),
         Action::Exec { host, command } => exec(&host, &command),
     }
@@ -80,6 +77,21 @@ fn build(names: &[String]) -> Result<()> {
 fn up(kind: Kind) -> Result<()> {
     Set::load(kind)?.stay();
     status()
+}
+
+fn down() -> Result<()> {
+    let _lock = cache::Lock::lane()?;
+    set::clean()?;
+    if std::env::var_os(cache::LANE_ENV).is_some() {
+        return Ok(());
+    }
+    // a lane is a process's: each is cleaned by one of its own
+    for lane in cache::other_lanes()? {
+        let own = std::env::current_exe().context("this program has no path")?;
+        let mut command = cmd::command(&own.to_string_lossy(), ["testbed", "down"]);
+        cmd::run(command.env(cache::LANE_ENV, lane.to_string()))?;
+    }
+    Ok(())
 }
 
 #[allow(clippy::print_stdout)] // this command's answer
