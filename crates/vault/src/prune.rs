@@ -173,8 +173,14 @@ impl Publisher {
         }
         let mut resources = BTreeSet::new();
         for series in series(history).into_values() {
-            let parts = series.iter().map(|one| (one.sequence, &one.content.part));
-            resources.extend(self.newest_good(parts, report).await);
+            // a partial one may be newer, and lacks what only the whole one has
+            let whole = series.iter().filter(|one| one.content.problems == 0);
+            let whole = self.newest_good(whole.map(|one| (one.sequence, &one.content.part)), report).await;
+            let newer = series.iter().take_while(|one| Some(one.sequence) != whole);
+            let partial = newer.filter(|one| one.content.problems > 0);
+            resources
+                .extend(self.newest_good(partial.map(|one| (one.sequence, &one.content.part)), report).await);
+            resources.extend(whole);
         }
         let mut segments = BTreeSet::new();
         for timeline in &history.timelines {

@@ -54,7 +54,8 @@ pub(crate) type Kept = BTreeMap<u64, Vec<String>>;
 pub(crate) struct Proved {
     /// The newest full whose stored bytes are as its manifest says; none: no full is there yet.
     pub(crate) full: Option<u64>,
-    /// Of each series of objects the newest backup whose stored bytes are as its manifest says.
+    /// Of each series of objects the newest backup whose stored bytes are as its manifest says, and the newest such one that
+    /// is whole.
     pub(crate) resources: BTreeSet<u64>,
     /// Segments whose stored bytes are as their manifests say.
     pub(crate) segments: BTreeSet<u64>,
@@ -132,13 +133,20 @@ impl Retention {
         for series in series(history).into_values() {
             let newest_first: Vec<_> =
                 series.iter().map(|one| (one.sequence, one.content.taken_ms)).collect();
-            match newest_first.iter().find(|(sequence, _)| good.contains(sequence)) {
-                Some((sequence, _)) => note(kept, *sequence, "the newest good one of its kind"),
-                None => {
-                    newest_first
-                        .iter()
-                        .for_each(|(sequence, _)| note(kept, *sequence, "none of its kind is good"));
-                }
+            let found: Vec<_> = series.iter().filter(|one| good.contains(&one.sequence)).collect();
+            for one in &found {
+                let is_whole = one.content.problems == 0;
+                let why = if is_whole {
+                    "the newest good whole one of its kind"
+                } else {
+                    "the newest good one of its kind"
+                };
+                note(kept, one.sequence, why);
+            }
+            if found.is_empty() {
+                newest_first
+                    .iter()
+                    .for_each(|(sequence, _)| note(kept, *sequence, "none of its kind is good"));
             }
             self.keep_by_time(&newest_first, now_ms, kept);
         }

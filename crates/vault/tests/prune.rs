@@ -5,7 +5,7 @@
 mod common;
 
 use common::*;
-use rekindle_vault::{ClusterName, SigningKey, Store, Vault, WriterName};
+use rekindle_vault::{ClusterName, ResourcesMeta, SigningKey, Store, Vault, WriterName};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -83,6 +83,23 @@ async fn objects_without_fulls() {
     std::fs::remove_file(damaged).unwrap();
     let report = keys.verify(&keys.vault(&store), true).await;
     assert_eq!((report.faults.len(), report.parts), (1, 2), "{report:?}");
+}
+
+// A webhook was dead when the newest backups of objects were taken: they are partial. The last whole one holds what they lack, so
+// it stays beside the newest of them, though no rule keeps it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partial_backup_does_not_take_the_place_of_a_whole_one() {
+    let (keys, (dir, store)) = (Keys::new(), folder());
+    let writer = keys.writer(&store, "laptop").await;
+    for (day, problems) in [(1, 0), (2, 0), (3, 2), (4, 1)] {
+        let path = keys.dir.path().join("resources.tar");
+        std::fs::write(&path, noise(11, 2100)).unwrap();
+        let meta = ResourcesMeta { problems, ..resources_meta("", day * 1000) };
+        writer.put_resources(path, meta).await.unwrap();
+    }
+    age_files(dir.path());
+    let report = writer.prune(&ONE, now_ms(), false).await.unwrap();
+    assert_eq!(report.kept.iter().map(|kept| kept.sequence).collect::<Vec<_>>(), [2, 4], "{report:?}");
 }
 
 async fn writer_part(keys: &Keys, store: &Store, number: u64) -> String {
