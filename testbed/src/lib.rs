@@ -21,6 +21,7 @@ pub mod host;
 pub mod image;
 mod kind;
 mod kubeadm;
+mod limits;
 pub mod markdown;
 pub mod needs;
 pub mod net;

@@ -3,7 +3,7 @@
 //! A host is started by a keeper (`files/keeper.sh`) that is nobody's child. Whatever runs in the host's control
 //! groups belongs to it; nothing else is ever signalled.
 
-use crate::{Host, cache, cgroup, cmd, net};
+use crate::{Host, cache, cgroup, cmd, limits, net};
 use anyhow::{Context, Result, bail};
 use camino::Utf8Path;
 use std::fs;
@@ -49,6 +49,7 @@ impl Host {
         }
         self.mount()?;
         net::up()?;
+        limits::raise()?;
         let groups = cgroup::groups_of(&self.name)?;
         // A machine that lost its power has no groups when it comes back. Those of containers that are no more would each
         // hold up kubelet's start by 3 s.

@@ -13,20 +13,25 @@ pub const ASIDE: &str = "/etc/kubernetes/aside";
 const BUMP_REVISION: u64 = 1_000_000_000;
 
 /// Stops the control plane of a host, and waits until it is stopped.
+///
+/// Of static pods the kubelet is stopped first, and then their processes: a kubelet that has not reached its API server since
+/// it started, as after a boot without etcd, does not stop the pods whose manifests are gone (kubelet.go, `deletePod`:
+/// "skipping delete because sources aren't ready yet").
 pub fn stop(host: &ControlPlane<'_>) -> String {
     // by their processes: a crictl that fails would pass for "nothing runs". The kernel keeps 15 characters of a name.
     let names = Component::ALL.iter().map(|component| component.name());
     let names: Vec<&str> = names.map(|name| name.get(..15).unwrap_or(name)).collect();
-    let wait = format!("while pgrep -l -x '{}'; do sleep 1; done\n", names.join("|"));
     if host.is_units {
         let units: Vec<String> = host.units().into_iter().rev().collect();
+        let wait = format!("while pgrep -l -x '{}'; do sleep 1; done\n", names.join("|"));
         return format!("systemctl stop {}\n# what is printed runs still\n{wait}", units.join(" "));
     }
     let (from, files) = (quoted(&host.facts.manifest_dir.to_string()), manifests(host).join(" "));
     format!(
-        "mkdir -p {ASIDE}\n(cd {from} && mv -n {files} {ASIDE}/)\n\
-         # what is printed runs still; when the container runtime is down nobody stops it: kill it\n\
-         {wait}"
+        "systemctl stop kubelet\nmkdir -p {ASIDE}\n(cd {from} && mv -n {files} {ASIDE}/)\n\
+         # what is printed runs still; what does after two minutes: pkill -9 -x NAME\n\
+         for name in {}; do\n  pkill -x $name || true\n  while pgrep -l -x $name; do sleep 1; done\ndone\n",
+        names.into_iter().rev().collect::<Vec<_>>().join(" ")
     )
 }
 
@@ -36,7 +41,7 @@ pub fn start(host: &ControlPlane<'_>) -> String {
         return format!("systemctl start {}\n", host.units().join(" "));
     }
     let to = quoted(&host.facts.manifest_dir.to_string());
-    format!("mv -n {ASIDE}/*.yaml {to}/\n")
+    format!("mv -n {ASIDE}/*.yaml {to}/\nsystemctl start kubelet\n")
 }
 
 fn manifests(host: &ControlPlane<'_>) -> Vec<String> {
