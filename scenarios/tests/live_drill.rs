@@ -102,6 +102,27 @@ fn one_node_is_broken_and_recovered() {
     assert!(drills.len() == 3 && drills.iter().all(|drill| drill["outcome"] == "passed"), "{drills:?}");
 }
 
+// The same where systemd units run the control plane: its data is lost and restored, then a unit is stopped and started.
+#[test]
+fn units_are_broken_and_recovered() {
+    let cluster = Cluster::load(Kind::Systemd1).unwrap();
+    cluster.mark("early").unwrap();
+    cluster.snapshot("cp1", "/backup/snap.db").unwrap();
+    let host = cluster.set.host("cp1").unwrap();
+    host.write("/etc/drill.json", config(&uid(&cluster)).to_string().as_bytes()).unwrap();
+    for scenario in ["data-lost", "stopped"] {
+        // the restored data is of before the label
+        label(&cluster);
+        let args = ["drill", "run", "--scenario", scenario, "--config", "/etc/drill.json"];
+        let more = ["--snapshot", "/backup", "--yes", "-o", "json"];
+        let called = cluster.on("cp1", &[&args[..], &more].concat()).unwrap().expect(0).unwrap();
+        passed(&called.json().unwrap(), scenario);
+        cluster.assert_works(scenario).unwrap();
+        assert!(cluster.has_mark("early").unwrap());
+    }
+    assert!(cluster.has_mark("data-lost").unwrap(), "a stopped unit lost data");
+}
+
 // Three nodes, from outside, over SSH: the quorum is lost and comes back; then one member is lost and replaced, while the
 // API stays.
 #[test]
