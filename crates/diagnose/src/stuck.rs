@@ -107,11 +107,9 @@ fn finalizer_rungs(held: &[Held]) -> Vec<Rung> {
     rungs
 }
 
-/// Whether a node's kubelet is there to end its pods: it is Ready, or goes on renewing its lease. One that says that it is
-/// not Ready (its runtime is down) runs its pods all the same.
+/// Whether a node's kubelet is there to end its pods.
 fn reports(node: &Node, facts: &StuckFacts) -> bool {
-    let thresholds = facts.thresholds.as_ref().zip(node.lease_renewed_ms);
-    node.is_ready() || thresholds.is_some_and(|(thresholds, at)| thresholds.allow(at, facts.taken_ms))
+    node.has_kubelet(facts.thresholds.as_ref(), facts.taken_ms)
 }
 
 fn pod(pod: &Pod, facts: &StuckFacts) -> Option<Stuck> {

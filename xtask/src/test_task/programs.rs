@@ -4,7 +4,6 @@ use anyhow::{Context, Result, bail};
 use camino::Utf8PathBuf;
 use serde_json::Value;
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
@@ -116,7 +115,8 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 fn one(program: &Program, mut command: Command, limit: Duration) -> Result<()> {
     let start = Instant::now();
-    let mut output = scratch()?;
+    // a pipe would have to be read while it runs
+    let mut output = tempfile::tempfile().context("cannot make a file for what it prints")?;
     command.current_dir(&program.folder).env("CARGO_MANIFEST_DIR", &program.folder);
     command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output.try_clone()?);
     let mut child = command.spawn().with_context(|| format!("cannot start {}", program.path))?;
@@ -130,19 +130,6 @@ fn one(program: &Program, mut command: Command, limit: Duration) -> Result<()> {
         Some(status) if !status.success() => bail!("{status}"),
         Some(_) => Ok(()),
     }
-}
-
-/// A file without a name: a pipe would have to be read while it runs.
-fn scratch() -> Result<File> {
-    let path = std::env::temp_dir().join(format!(
-        "rekindle-tests-{}-{:?}",
-        std::process::id(),
-        std::thread::current().id()
-    ));
-    let options = File::options().read(true).write(true).create_new(true).open(&path);
-    let file = options.with_context(|| format!("cannot make {}", path.display()))?;
-    std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
-    Ok(file)
 }
 
 /// How it ended by itself. One that has not within the limit is ended with all that it started; hosts are taken away by the

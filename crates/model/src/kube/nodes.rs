@@ -104,6 +104,13 @@ impl Node {
         self.condition("Ready").is_some_and(|ready| ready.status == "True")
     }
 
+    /// Whether its kubelet is there: it is Ready, or its lease is not older than it may be (thresholds; none = not known).
+    /// Either sign is enough: one that says that it is not Ready (its runtime is down) runs its pods all the same.
+    pub fn has_kubelet(&self, thresholds: Option<&Thresholds>, now_ms: i64) -> bool {
+        let lease = thresholds.zip(self.lease_renewed_ms);
+        self.is_ready() || lease.is_some_and(|(thresholds, at)| thresholds.allow(at, now_ms))
+    }
+
     /// Whether it has the taint with which an operator says that it is off.
     pub fn is_out_of_service(&self) -> bool {
         self.taints.iter().any(|taint| taint.key == OUT_OF_SERVICE)
@@ -225,7 +232,12 @@ impl Pod {
 
     /// Whether it stays where its node stays: the image of a static pod, or of a DaemonSet.
     pub fn is_of_its_node(&self) -> bool {
-        self.mirror || self.controller.as_ref().is_some_and(|owner| owner.kind == "DaemonSet")
+        self.mirror || self.is_of_daemonset()
+    }
+
+    /// Whether a DaemonSet made it.
+    pub fn is_of_daemonset(&self) -> bool {
+        self.controller.as_ref().is_some_and(|owner| owner.kind == "DaemonSet")
     }
 }
 

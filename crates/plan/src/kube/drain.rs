@@ -130,7 +130,7 @@ fn judge(pod: &Pod, seen: &Seen, flags: &Flags) -> Result<DrainPod, Vec<String>>
     if pod.is_finished() {
         return Ok(drained(Fate::Ends, "it has finished"));
     }
-    let of_daemonset = pod.controller.as_ref().is_some_and(|owner| owner.kind == "DaemonSet");
+    let of_daemonset = pod.is_of_daemonset();
     if of_daemonset && !pod.orphaned && flags.ignore_daemonsets {
         return Ok(drained(Fate::Stays, "its DaemonSet would start it here again"));
     }

@@ -73,13 +73,15 @@ fn marks_as_off(change: &Change) -> bool {
     matches!(change, Change::AddItem { pointer, item } if pointer == "/spec/taints" && key(item))
 }
 
-/// How a node reports, if it does: either sign is enough, a kubelet that is not Ready runs its pods all the same.
+/// How a node reports, if it does.
 fn reports(node: &Node, thresholds: &Thresholds, now_ms: i64) -> Option<String> {
+    if !node.has_kubelet(Some(thresholds), now_ms) {
+        return None;
+    }
     if node.is_ready() {
         return Some("it says Ready=True".into());
     }
-    let renewed_ms = node.lease_renewed_ms.filter(|at| thresholds.allow(*at, now_ms))?;
-    let age = now_ms.saturating_sub(renewed_ms) / 1000;
+    let age = now_ms.saturating_sub(node.lease_renewed_ms?) / 1000;
     Some(format!("its lease was renewed {age} s ago ({})", thresholds.source))
 }
 

@@ -11,10 +11,8 @@ pub(super) fn newcomers<'p>(
 ) -> impl Iterator<Item = &'p Pod> {
     let planned: BTreeSet<String> = planned.iter().map(|pod| pod.pod.uid.clone()).collect();
     let daemonsets_stay = scope.ignore_daemonsets;
-    let stays = move |pod: &Pod| {
-        let of_daemonset = pod.controller.as_ref().is_some_and(|owner| owner.kind == "DaemonSet");
-        pod.mirror || pod.is_finished() || (of_daemonset && daemonsets_stay)
-    };
+    let stays =
+        move |pod: &Pod| pod.mirror || pod.is_finished() || (pod.is_of_daemonset() && daemonsets_stay);
     found.iter().filter(move |pod| !planned.contains(&pod.object.uid) && !stays(pod))
 }
 
