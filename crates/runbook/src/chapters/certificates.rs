@@ -89,7 +89,7 @@ fn kubeadm_back(host: &ControlPlane<'_>) -> Option<(String, String)> {
         format!("By hand, on {}; only what was renewed by hand has this copy:", host.place()),
         format!(
             "if [ -d {BEFORE} ] && mv -T /etc/kubernetes /etc/kubernetes.renewed && mv -T {BEFORE} /etc/kubernetes; then\n\
-             systemctl restart kubelet\n{}else echo nothing to go back to; fi\n",
+             {}else echo nothing to go back to; fi\n",
             restart(host)
         ),
     ))
